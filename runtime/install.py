@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import shlex
 from functools import cache
-from importlib.metadata import distributions
+from importlib.metadata import PackageNotFoundError, distributions, packages_distributions, version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-__all__ = ["RUNTIMES", "install_command", "installed_runtimes", "replace_runtime"]
+__all__ = ["RUNTIMES", "install_command", "installed_runtimes", "installed_version", "replace_runtime", "version_of"]
 
 RUNTIMES = {"onnxruntime": "cpu", "onnxruntime-gpu": "gpu"}
 """Distributions of ONNX Runtime, and the extras that bring them."""
@@ -66,3 +67,21 @@ def _origin() -> dict[str, Any] | None:
     except (OSError, ValueError):  # damaged metadata
         return {}
     return found if found is None or isinstance(found, dict) else {}
+
+
+def installed_version(distribution: str) -> str | None:
+    """Version of an installed distribution; None if it is not installed."""
+    try:
+        return version(distribution)
+    except PackageNotFoundError:
+        return None
+
+
+def version_of(distribution: str, module: str) -> str | None:
+    """Version of what provides `module`; another build of `distribution` will do."""
+    if find_spec(module) is None:
+        return None
+    if own := installed_version(distribution):
+        return own  # to look for others takes long: it reads the metadata of all that is installed
+    others = packages_distributions().get(module, ())
+    return next((found for name in others if (found := installed_version(name))), "unknown")

@@ -9,7 +9,7 @@ from msgspec import Struct
 
 from ovavel.runtime.commands.options import Maybe
 from ovavel.runtime.errors import UsageError
-from ovavel.runtime.install import RUNTIMES, install_command, replace_runtime
+from ovavel.runtime.install import RUNTIMES, install_command, installed_version, replace_runtime, version_of
 from ovavel.runtime.sources.devices import Camera, Microphone
 
 if TYPE_CHECKING:
@@ -146,9 +146,9 @@ def _examine() -> Findings:
     from ovavel.runtime.system.hardware import cpu_features
 
     devices = list_devices()
-    required = {name: _version(name, module) for name, module in REQUIRED.items()}
-    optional = {name: _version(name, module) for name, (module, _, _) in OPTIONAL.items()}
-    runtimes = {name: _installed_version(name) for name in RUNTIMES}
+    required = {name: version_of(name, module) for name, module in REQUIRED.items()}
+    optional = {name: version_of(name, module) for name, (module, _, _) in OPTIONAL.items()}
+    runtimes = {name: installed_version(name) for name in RUNTIMES}
     providers, broken = _providers()
     problems = [
         Problem(what=f"{name} is not installed", fix=install_command()) for name, at in required.items() if not at
@@ -193,7 +193,7 @@ def _examine() -> Findings:
         if (gpus or name == _OPENVINO) and library.version and library.problem
     ]
     return Findings(
-        ovavel=_installed_version("ovavel"),
+        ovavel=installed_version("ovavel"),
         python=platform.python_version(),
         system=platform.platform(),
         processor=_processor(),
@@ -223,28 +223,6 @@ def _split(message: str) -> Problem:
     return Problem(what=what, fix=fix)
 
 
-def _version(distribution: str, module: str) -> str | None:
-    """Version of what provides `module`; another build of it (opencv-python for its headless one) will do."""
-    from importlib.metadata import packages_distributions
-    from importlib.util import find_spec
-
-    if find_spec(module) is None:
-        return None
-    if own := _installed_version(distribution):
-        return own  # to look for others takes long: it reads the metadata of all that is installed
-    others = packages_distributions().get(module, ())
-    return next((version for name in others if (version := _installed_version(name))), "unknown")
-
-
-def _installed_version(distribution: str) -> str | None:
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return version(distribution)
-    except PackageNotFoundError:
-        return None
-
-
 def _providers() -> tuple[list[str], str | None]:
     """Execution providers of the installed ONNX Runtime, or why it cannot be loaded."""
     try:
@@ -258,7 +236,7 @@ def _providers() -> tuple[list[str], str | None]:
 def _openvino() -> EngineLibrary:
     from ovavel.runtime.backends.openvino import load_openvino
 
-    version = _version(_OPENVINO, _OPENVINO)
+    version = version_of(_OPENVINO, _OPENVINO)
     if version is None:
         return EngineLibrary(version=None, problem="is not installed", extra=_OPENVINO)
     try:

@@ -63,9 +63,9 @@ def test_it_says_what_the_cpu_computes_exactly(
 
 
 def test_both_runtimes_are_warned_of(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    installed = doctor._installed_version
+    installed = doctor.installed_version
     both = {"onnxruntime": "1.23.0", "onnxruntime-gpu": "1.23.0"}
-    monkeypatch.setattr(doctor, "_installed_version", lambda name: both.get(name) or installed(name))
+    monkeypatch.setattr(doctor, "installed_version", lambda name: both.get(name) or installed(name))
     _, found = report(capsys)
     (problem,) = (each for each in found["problems"] if "overwrite each other" in each["what"])
     assert problem["fix"].startswith(replace_runtime("gpu")), "removing one of them would break the other"
@@ -75,9 +75,9 @@ def test_both_runtimes_are_warned_of(capsys: pytest.CaptureFixture[str], monkeyp
 def test_a_runtime_that_cannot_be_loaded_is_replaced_by_the_same(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, runtime: str
 ) -> None:
-    installed = doctor._installed_version
+    installed = doctor.installed_version
     versions = {**dict.fromkeys(RUNTIMES), runtime: "1.30.0"}
-    monkeypatch.setattr(doctor, "_installed_version", lambda name: versions.get(name, installed(name)))
+    monkeypatch.setattr(doctor, "installed_version", lambda name: versions.get(name, installed(name)))
     monkeypatch.setattr(doctor, "_providers", lambda: ([], "libcudart.so.13: cannot open shared object file"))
     monkeypatch.setattr(doctor, "_gpus", lambda: [{"name": "NVIDIA H200"}])
     _, found = report(capsys)
@@ -106,8 +106,8 @@ def test_no_runtime_fails_and_says_what_to_install(
 ) -> None:
     monkeypatch.setattr(doctor, "_gpus", lambda: gpus)
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    installed = doctor._installed_version
-    monkeypatch.setattr(doctor, "_installed_version", lambda name: None if "onnxruntime" in name else installed(name))
+    installed = doctor.installed_version
+    monkeypatch.setattr(doctor, "installed_version", lambda name: None if "onnxruntime" in name else installed(name))
     code, found = report(capsys)
     assert code == 1
     (problem,) = (each for each in found["problems"] if "ONNX Runtime" in each["what"])
@@ -120,12 +120,12 @@ def test_no_runtime_fails_and_says_what_to_install(
 def test_openvino_is_shown_with_its_version_or_its_extra(
     installed: bool, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    version = doctor._version
+    version = doctor.version_of
     if installed:
         pytest.importorskip("openvino")
     else:
         monkeypatch.setattr(
-            doctor, "_version", lambda name, module: version(name, module) if name != "openvino" else None
+            doctor, "version_of", lambda name, module: version(name, module) if name != "openvino" else None
         )
     _, found = report(capsys)
     reported = found["engine_libraries"]["openvino"]
