@@ -20,6 +20,10 @@ class Turns:
         self._taken = False
         self._waiting: deque[threading.Lock] = deque()  # one for each thread, released when it is its turn
 
+    def locked(self) -> bool:
+        """Whether a thread has it."""
+        return self._taken
+
     @property
     def waiting(self) -> int:
         """How many threads wait."""

@@ -345,7 +345,7 @@ class World:
             ),
         )
 
-    def _show(self, camera: str, window: Captured, seen: Seen) -> None:
+    def _show(self, camera: str, window: Captured | None, seen: Seen) -> None:
         self.board.show(camera, window, seen)
 
     def _cut(self, camera: str, cut: Cut) -> bool:

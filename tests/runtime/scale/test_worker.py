@@ -98,7 +98,7 @@ def test_a_damaged_record_is_reported_or_overwritten(
 
 def test_what_is_no_file_is_not_opened(worker: Worker, tmp_path: Path) -> None:
     gone = Recording(file="gone.mp4", path=str(tmp_path / "gone.mp4"), name="gone.mp4")
-    assert "cannot be read: No such file" in worker.process(gone).text
+    assert "gone.mp4 is not there; each machine needs" in worker.process(gone).text
     os.mkfifo(tmp_path / "pipe.mp4")
     pipe = Recording(file="pipe.mp4", path=str(tmp_path / "pipe.mp4"), name="pipe.mp4")
     assert "pipe.mp4 is a pipe" in worker.process(pipe).text

@@ -115,8 +115,8 @@ class SlowDisk:
         self.commits += 1
         self.pass_s(self.commit_s)
 
-    def _shown(self, camera: str, captured: Captured, seen: Seen) -> None:
-        if captured.index >= SETTLED:
+    def _shown(self, camera: str, captured: Captured | None, seen: Seen) -> None:
+        if captured and captured.index >= SETTLED:
             self.slowest_s = max(self.slowest_s, self.now_s - (captured.monotonic_us - START_US) / 1e6)
 
 
