@@ -41,9 +41,13 @@ def test_text_says_whether_localize_works(capsys: pytest.CaptureFixture[str]) ->
 @pytest.mark.parametrize(
     ("features", "shown", "precisions"),
     [
-        (("avx2",), "avx2", ["int8-any", "fp32", "fp16", "int16-any"]),
-        ((), "hidden", ["int8-any", "fp32", "fp16", "int16-any"]),
-        (("asimd", "asimddp"), "asimd, asimddp", ["int8", "int8-any", "int16", "int16-any", "fp32", "fp16"]),
+        (("avx2",), "avx2", ["int8-any", "fp32", "fp16", "int8-any-pooled", "fp32-pooled", "int16-any"]),
+        ((), "hidden", ["int8-any", "fp32", "fp16", "int8-any-pooled", "fp32-pooled", "int16-any"]),
+        (
+            ("asimd", "asimddp"),
+            "asimd, asimddp",
+            ["int8", "int8-any", "int16", "int16-any", "fp32", "fp16", "int8-pooled", "int8-any-pooled", "fp32-pooled"],
+        ),
     ],
 )
 def test_it_says_what_the_cpu_computes_exactly(
