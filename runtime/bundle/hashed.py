@@ -15,6 +15,7 @@ import os
 import stat
 import tempfile
 import threading
+import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -71,12 +72,8 @@ class HashedFile:
                 ).start()
         except BaseException:
             os.close(self._file)
-            del self._file  # by now the descriptor may belong to another file
             raise
-
-    def __del__(self) -> None:
-        with contextlib.suppress(AttributeError, OSError):  # it could not be opened
-            os.close(self._file)
+        weakref.finalize(self, os.close, self._file)
 
     @property
     def entry(self) -> FileEntry:
