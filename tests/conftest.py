@@ -52,6 +52,9 @@ os.environ["XDG_CACHE_HOME"] = own_cache.name
 os.environ["OVAVEL_TEST_PROCESS"] = own_cache.name
 end_with_this_process("OVAVEL_TEST_PROCESS")
 
+# Tests import OpenVINO themselves, too, which without this sends an event to its vendor (runtime/backends/openvino.py).
+sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
+
 # A busy machine is no failure; each test has its timeout. `make proof` tries five times as many examples.
 settings.register_profile("ovavel", max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("proof", settings.get_profile("ovavel"), max_examples=200)
