@@ -14,7 +14,6 @@ import numpy as np
 import psutil
 import pytest
 from rich.console import Console
-from support.proofs import proof_unless
 
 from ovavel.runtime.backends import open_backend
 from ovavel.runtime.bundle.bundle import Bundle
@@ -106,7 +105,7 @@ def watch(hours: int, bundle: Path, news: Path) -> dict[str, object]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("hours", proof_unless((1).__eq__, [1, 6]))
+@pytest.mark.parametrize("hours", [2, pytest.param(6, marks=pytest.mark.proof)])
 def test_memory_stays_flat_and_every_window_is_counted(hours: int, smallest_bundle: Path, tmp_path: Path) -> None:
     # In a process of its own: the memory of other tests is not the session's.
     code = (

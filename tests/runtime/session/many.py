@@ -18,11 +18,11 @@ from pathlib import Path
 
 import av
 import psutil
-from support.http_station import TransportStream
 
 from ovavel.runtime.backends import open_backend
 from ovavel.runtime.bundle.bundle import Bundle
 from ovavel.runtime.session import Session
+from tests.support.http_station import TransportStream
 
 __all__ = ["Grown", "grown"]
 

@@ -87,8 +87,8 @@ def _until(condition: Callable[[], bool], limit_s: float) -> None:
     ("end", "times"),
     [
         pytest.param("kill", 10, marks=pytest.mark.proof),
-        ("kill", 2),
-        pytest.param("terminate", 3, marks=pytest.mark.proof),
+        pytest.param("kill", 4, marks=pytest.mark.proof),
+        ("terminate", 3),
     ],
 )
 def test_a_run_killed_at_random_moments_gives_the_same_files(
