@@ -88,7 +88,17 @@ RUN = [
     for page in WITH_COMMANDS
     if page.stem != "training" and page.parent.name != "extend" and any(map(runs_here, commands(page)))
 ]
-LONG = {"clip-clap", "precision", "parity", "benchmarks/README", "usage", "demo-world", "scale", "performance"}
+LONG = {
+    "clip-clap",
+    "precision",
+    "parity",
+    "benchmarks/README",
+    "usage",
+    "demo-world",
+    "scale",
+    "performance",
+    "economy",
+}
 """Pages whose commands export bundles or take long, each of which has tests of its own."""
 
 

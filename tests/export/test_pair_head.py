@@ -108,7 +108,7 @@ def test_a_trained_head_decides_from_a_bundle_as_in_pytorch(
         assert one.probability == pytest.approx(other.probability, abs=1e-3)
 
 
-@pytest.mark.parametrize("kind", ["temporal", "complex"])
+@pytest.mark.parametrize("kind", proof_unless(("temporal",).__contains__, ["temporal", "complex"]))
 def test_its_bundle_runs_live_and_over_recordings(
     kind: str, root: Path, tmp_path: Path, exported: Callable[[str], tuple[Path, Path]]
 ) -> None:

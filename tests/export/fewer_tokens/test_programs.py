@@ -83,6 +83,7 @@ def test_graphs_compute_what_the_blocks_do(tmp_path: Path, sense: str) -> None:
             np.testing.assert_allclose(ours, theirs, atol=1e-4)
 
 
+@pytest.mark.proof
 def test_speed_is_printed_for_each_way(capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["--config", "tiny", "--senses", "vision", "--budgets", "64", "--merged", "--blocks", "2"]
     assert speed(arguments) == 0
@@ -95,6 +96,7 @@ def test_speed_is_printed_for_each_way(capsys: pytest.CaptureFixture[str]) -> No
     assert int(state) == round(2 * 8 * 257 * 64 * 4 / 1e6)  # blocks, buffers, tokens, width, bytes
 
 
+@pytest.mark.proof
 def test_pooled_sound_is_timed_as_a_whole_encoder(capsys: pytest.CaptureFixture[str]) -> None:
     assert speed(["--config", "tiny", "--senses", "audio", "--merged", "--turns", "2"]) == 0
     _, full, pooled = capsys.readouterr().out.splitlines()

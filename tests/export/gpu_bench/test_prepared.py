@@ -63,6 +63,7 @@ def test_a_precision_that_could_not_be_exported_is_remembered(tmp_path: Path, mo
     assert asked == [("fp32", "bf16"), ("fp32",)]
 
 
+@pytest.mark.proof
 @pytest.mark.timeout(600)
 def test_weights_and_bundle_are_made_without_network(tmp_path: Path) -> None:
     prepared = prepare(tmp_path / "made", ImageBindConfig.tiny(), no_progress)
