@@ -6,6 +6,7 @@ import contextlib
 import functools
 import itertools
 import json
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -81,18 +82,26 @@ def test_every_notice_comes_out_once_and_in_order(bundle: Bundle, backend: Backe
 
 
 class Hesitant(Announcing):
-    """Takes its time to end, and reports that it did."""
+    """Waits after three seconds to be closed, takes its time to end, and reports that it did."""
+
+    def __init__(self) -> None:
+        super().__init__(3, live=True)
+        self.waits = threading.Event()
 
     def chunks(self) -> Iterator[Chunk]:
         yield from super().chunks()
+        self.waits.set()
+        assert self._closed.wait(60)
         time.sleep(0.2)
         yield Notice(time_s=0.0, message="the camera was let go")
 
 
 def test_what_a_source_reports_when_it_is_closed_is_in_the_last_update(bundle: Bundle, backend: Backend) -> None:
-    with Session(bundle, Hesitant(12, live=True, pace_s=0.01), backend=backend) as session:
+    source = Hesitant()
+    with Session(bundle, source, backend=backend) as session:
         updates = []
         for update in session.updates():
+            assert source.waits.wait(60)
             session.stop()
             updates.append(update)
     assert "the camera was let go" in [notice.message for notice in updates[-1].notices]
