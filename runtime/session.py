@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
+from itertools import takewhile
 from pathlib import Path
 from types import TracebackType
 
@@ -33,19 +34,12 @@ from ovavel.runtime.session_info import SessionInfo, new_id, recording_id
 from ovavel.runtime.sources import Fingerprinted, Source
 from ovavel.runtime.sources.media.source import MediaSource
 from ovavel.runtime.stats import Stats
-from ovavel.runtime.types import (
-    LAG,
-    DropCause,
-    Event,
-    Notice,
-    Segment,
-    SegmentScores,
-    Update,
-    Window,
-)
+from ovavel.runtime.types import LAG, DropCause, Event, Notice, Segment, SegmentScores, Update, Window
 from ovavel.runtime.verification.open import Verified, look_up
 
 __all__ = ["Session"]
+
+_CLOSES_WITHIN_S = 2.0
 
 
 class Session:
@@ -179,7 +173,7 @@ class Session:
                     if each.index in waiting and "vision" in each.missing:
                         self.stats.picture_lost(counted=each.index <= self._done)
                         self.stats.economy.lost(1)
-            self._capture_thread.join(timeout=2)  # its last notices and counts belong to the last update
+            self._capture_thread.join(_CLOSES_WITHIN_S)  # its last notices and counts belong to the last update
             self._economy.decided(scores)
             events = [*self._tracker.push(scores), *self._tracker.close()]
             yield Update(
@@ -204,7 +198,7 @@ class Session:
         """Stop, and close the backend if the session opened it."""
         self.stop()
         if self._capture_thread.is_alive():
-            self._capture_thread.join(timeout=2)
+            self._capture_thread.join(_CLOSES_WITHIN_S)
         self._opened.close()
 
     def __enter__(self) -> Session:
@@ -262,11 +256,17 @@ class Session:
     def _capture(self) -> None:
         """Runs in its own thread: source → assembler → queue."""
         try:
-            for chunk in self.source.chunks():
+            chunks = iter(self.source.chunks())
+            for chunk in chunks:
                 self._put(self._assembler.push(chunk))
                 if self._stopped.is_set():
-                    return
-            self._put(self._assembler.flush())
+                    break
+            else:
+                self._put(self._assembler.flush())
+            # What the source reports while it is closed; one that goes on all the same is left.
+            end_s = time.monotonic() + _CLOSES_WITHIN_S
+            for chunk in takewhile(lambda _: time.monotonic() < end_s, chunks):
+                self._put(self._assembler.push(chunk) if isinstance(chunk, Notice) else [])
         except Exception as error:  # noqa: BLE001 - raised again to the consumer of the updates
             if not self._stopped.is_set():
                 self._failure = error

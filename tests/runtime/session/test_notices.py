@@ -92,8 +92,9 @@ class Hesitant(Announcing):
         yield from super().chunks()
         self.waits.set()
         assert self._closed.wait(60)
+        yield Notice(time_s=9.0, message="the camera is let go")
         time.sleep(0.2)
-        yield Notice(time_s=0.0, message="the camera was let go")
+        yield Notice(time_s=9.0, message="the camera was let go")
 
 
 def test_what_a_source_reports_when_it_is_closed_is_in_the_last_update(bundle: Bundle, backend: Backend) -> None:
@@ -104,7 +105,8 @@ def test_what_a_source_reports_when_it_is_closed_is_in_the_last_update(bundle: B
             assert source.waits.wait(60)
             session.stop()
             updates.append(update)
-    assert "the camera was let go" in [notice.message for notice in updates[-1].notices]
+    reported = [notice.message for notice in updates[-1].notices]
+    assert reported[-2:] == ["the camera is let go", "the camera was let go"]
 
 
 class Late(JsonlSink):
