@@ -25,6 +25,13 @@ from ovavel.runtime.errors import BundleError
 FP32: dict[Graph, str] = {"vision": "fp32", "audio": "fp32", "head": "fp32"}
 
 
+@pytest.fixture(autouse=True)
+def no_session_is_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other tests of this process may still use sessions of the same graphs; those of this file do not see them."""
+    for table in ("_open", "_opening"):
+        monkeypatch.setattr(sessions, table, weakref.WeakValueDictionary())
+
+
 def test_bundles_with_the_same_graphs_share_sessions(tiny_bundle: Path) -> None:
     bundle = Bundle.open(tiny_bundle)
     first = shared_sessions(bundle, FP32, 1)
