@@ -217,6 +217,8 @@ class CompareEconomy:
         from ovavel.runtime.bundle.calibration import names_fingerprint
         from ovavel.runtime.economy.settings import Economy
         from ovavel.runtime.economy.work import work_of
+        from ovavel.runtime.pipeline.rules.apply import bundle_rule
+        from ovavel.runtime.verification.economy import deciding_fingerprint
 
         judged = [each for each in comparisons if each.mode == "auto"]
         if not judged:
@@ -229,6 +231,7 @@ class CompareEconomy:
             Economy(mode="auto", budget=self.economy_budget),
             rule=rule,
             names=names_fingerprint(bundle.vocabulary.names),
+            decides=deciding_fingerprint(bundle_rule(bundle, self.fusion), bundle.vocabulary),
             reference=", ".join(what),
             saved=max(0.0, 1 - cost(hours, work)) if work else None,  # audits may take more than is saved
         )

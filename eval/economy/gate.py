@@ -19,12 +19,19 @@ FEWEST_SECONDS = 1000
 
 
 def make_gate(
-    comparisons: Sequence[Comparison], economy: Economy, *, rule: str, names: str, reference: str, saved: float | None
+    comparisons: Sequence[Comparison],
+    economy: Economy,
+    *,
+    rule: str,
+    names: str,
+    decides: str,
+    reference: str,
+    saved: float | None,
 ) -> EconomyGate:
     """Judge comparisons of one economy: each group of streams has to pass by itself.
 
-    `names` is the fingerprint of the class names, `reference` says what was compared, `saved` is the share of the
-    operations of the bundle's own encoders.
+    `names` and `decides` are the fingerprints of the class names and of what decides, `reference` says what was
+    compared, `saved` is the share of the operations of the bundle's own encoders.
     """
     failures = []
     for each in comparisons:
@@ -46,6 +53,7 @@ def make_gate(
         rule=rule,
         budget=economy.budget,
         names=names,
+        decides=decides,
         reference=reference,
         seconds=seconds,
         decisions=sum(each.same * each.seconds for each in comparisons) / seconds,

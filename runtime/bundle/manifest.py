@@ -151,7 +151,10 @@ class EconomyGate(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True,
     budget: Annotated[float, Meta(gt=0, le=1)]
     """Drift budget; the gate is valid for this one and smaller ones."""
     names: str
-    """`names_fingerprint` of the class names; the gate is valid for these alone."""
+    """`names_fingerprint` of the class names."""
+    decides: str = ""
+    """`deciding_fingerprint` of the rule and the vocabulary, its names among them; the gate is valid for these alone.
+    An empty one is valid for none."""
     reference: str
     """What was compared, e.g. "2 days of the demo world, seed 7"."""
     seconds: Annotated[int, Meta(ge=1)]

@@ -223,12 +223,10 @@ class EconomyOptions:
             UsageError: the rule cannot run with this bundle.
         """
         from ovavel.runtime.economy.settings import Economy
-        from ovavel.runtime.pipeline.rules.apply import bundle_rule
         from ovavel.runtime.verification.economy import require_economy_gate
 
         economy = Economy(mode=self.economy, budget=self.economy_budget, every_picture=every_picture)
-        if economy.mode == "auto":
-            require_economy_gate(bundle, economy, bundle_rule(bundle, fusion).name)
+        require_economy_gate(bundle, economy, fusion)
         return economy
 
 

@@ -178,9 +178,8 @@ def check_economy(site: Site, bundle: Bundle) -> None:
         UnverifiedError: it has not passed its comparison.
         UsageError: the rule cannot decide with the bundle's names.
     """
-    rule = rule_of(bundle).name
     for economy in dict.fromkeys(economy_of(site, camera) for camera in site.camera):
-        require_economy_gate(bundle, economy, rule)
+        require_economy_gate(bundle, economy)
 
 
 def check_names_may_change(site: Site) -> None:

@@ -61,7 +61,9 @@ def compared(full: list[str], economy: list[str]) -> Comparison:
 
 
 def gate_of(*comparisons: Comparison):
-    return make_gate(comparisons, Economy(mode="auto"), rule="positive", names="n", reference="r", saved=0.5)
+    return make_gate(
+        comparisons, Economy(mode="auto"), rule="positive", names="n", decides="d", reference="r", saved=0.5
+    )
 
 
 class TestComparison:

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import msgspec
 import numpy as np
 import pytest
+from support.economy_gates import passed_gate
 from support.renamed import CAMERA, DRUM, renamed_site
 from support.running_site import running
 from support.served import served
@@ -24,8 +25,7 @@ from support.web import ask
 from support.windows import clip_after_nothing, opened, waiting
 
 from ovavel.runtime.bundle.bundle import Bundle
-from ovavel.runtime.bundle.calibration import Rule, names_fingerprint
-from ovavel.runtime.bundle.manifest import EconomyGate
+from ovavel.runtime.bundle.calibration import Rule
 from ovavel.runtime.economy.encoder import EconomicEncoder
 from ovavel.runtime.errors import InputError, UnverifiedError
 from ovavel.runtime.pipeline.localizer import Localizer
@@ -283,11 +283,7 @@ def test_auto_needs_its_gate_and_reports_its_audits(
         Service(site(tmp_path, Camera(id="one", source=CLIP, economy="auto"), bundle=bundle))
     path = tmp_path / "bundle"
     shutil.copytree(bundle, path)
-    names = names_fingerprint(Bundle.open(path).vocabulary.names)
-    gate = EconomyGate(
-        passed=True, rule="agreement", budget=0.002, names=names, reference="a test", seconds=1, decisions=1, events=1
-    )
-    Bundle.open(path).save_economy_gate(gate)
+    Bundle.open(path).save_economy_gate(passed_gate(Bundle.open(path)))
     with idle(tmp_path, str(path), economy="auto") as service:
         feed(service, windows[:QUIET_S])
         found = decided(service)
@@ -322,22 +318,14 @@ def test_auto_is_checked_when_a_site_or_its_names_change(tmp_path: Path) -> None
                 act()
         assert "has not been compared" in service.rejected
         bundle = Bundle.open(tmp_path / "bundle")
-        names = names_fingerprint(bundle.vocabulary.names)
-        gate = EconomyGate(
-            passed=True,
-            rule=bundle.manifest.fusion.decides.name,
-            budget=0.002,
-            names=names,
-            reference="a test",
-            seconds=1,
-            decisions=1,
-            events=1,
-        )
-        bundle.save_economy_gate(gate)
+        gated = bundle.save_economy_gate(passed_gate(bundle))
         assert reloader.reload().restarted == ("gate",)
         until(lambda: service.economies.report(service.site.camera[0]).mode == "auto")
         with pytest.raises(InputError, match="camera 'gate' was compared with the present names"):
             check_names_may_change(service.site)
+        gated.save_vocabulary(gated.vocabulary.background_added(["silence"], gated.vocabulary.embeddings[:1]))
+        with pytest.raises(UnverifiedError, match="was compared with other text embeddings"):
+            reloader.reload()
 
 
 def test_the_service_itself_saves_pictures(tmp_path: Path, bundle: str) -> None:
