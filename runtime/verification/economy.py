@@ -10,7 +10,7 @@ from ovavel.runtime.bundle.bundle import Bundle
 from ovavel.runtime.bundle.calibration import Rule, names_fingerprint
 from ovavel.runtime.bundle.manifest import EconomyGate
 from ovavel.runtime.bundle.vocabulary import Vocabulary
-from ovavel.runtime.economy.settings import Economy
+from ovavel.runtime.economy.settings import BUDGET, Economy
 from ovavel.runtime.errors import UnverifiedError
 from ovavel.runtime.pipeline.rules.apply import bundle_rule
 
@@ -53,10 +53,11 @@ def require_economy_gate(bundle: Bundle, economy: Economy, fusion: str | None = 
         return None
     rule = bundle_rule(bundle, fusion)
     gate = find_economy_gate(bundle, rule.name)
-    fix = (
-        f"`ovavel eval economy RECORDINGS --bundle {bundle.path} --out economy --write` compares them; use --economy "
-        "exact until then"
-    )
+    command = f"ovavel eval economy RECORDINGS --bundle {bundle.path} --out economy --write"
+    if fusion:
+        command += f" --fusion {fusion}"
+    budget = "" if economy.budget == BUDGET else f" --economy-budget {economy.budget}"
+    fix = f"`{command}{budget}` compares them; use --economy exact until then"
     if gate is None:
         raise UnverifiedError(
             f"--economy auto of the bundle {bundle.path} has not been compared with all pictures encoded, for "
@@ -70,11 +71,11 @@ def require_economy_gate(bundle: Bundle, economy: Economy, fusion: str | None = 
         why = gate.failures[0] if gate.failures else "it does not say why"
         raise UnverifiedError(
             f"--economy auto of the bundle {bundle.path} decides differently from all pictures encoded ({why}): use "
-            "--economy exact, or compare it again with a smaller --economy-budget"
+            f"--economy exact, or compare a budget smaller than {gate.budget}: `{command} --economy-budget SMALLER`"
         )
     if economy.budget > gate.budget:
         raise UnverifiedError(
-            f"--economy auto of the bundle {bundle.path} was compared with a drift budget of {gate.budget:g}, and "
-            f"--economy-budget asks for {economy.budget:g}: {fix}"
+            f"--economy auto of the bundle {bundle.path} was compared with a drift budget of {gate.budget}, and "
+            f"--economy-budget asks for {economy.budget}: {fix}"
         )
     return gate

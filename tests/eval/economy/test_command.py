@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 import shutil
 from pathlib import Path
 
 import msgspec
 import pytest
+from support.economy_gates import passed_gate
 from support.media_factory import make_clip
 from support.ovavebench_factory import break_clip, make_bench
 
@@ -16,6 +19,7 @@ from ovavel.eval.demo.assets import Assets
 from ovavel.eval.economy import gate, runs
 from ovavel.eval.economy.report import EconomyReport
 from ovavel.runtime.bundle.bundle import Bundle
+from ovavel.runtime.cli import main
 from ovavel.runtime.commands.options import EconomyOptions, EngineOptions
 from ovavel.runtime.economy.encoder import EconomicEncoder
 from ovavel.runtime.errors import DatasetError, MediaError, UnverifiedError, UsageError
@@ -116,6 +120,33 @@ def test_an_economy_that_passes_lets_auto_decide(
     assert EconomyOptions(economy="auto").settings(changed, None).mode == "auto"
     (stored,) = changed.manifest.economy
     assert (stored.seconds, stored.decisions, stored.reference) == (SECONDS, 1, "dense days")
+
+
+@pytest.mark.parametrize(
+    ("fusion", "budget"),
+    [(None, 0.02), ("agreement", 0.002), ("agreement", 0.0123456789), ("demo-world-training-free", 0.00001)],
+)
+def test_the_command_that_a_refusal_names_makes_the_gate_that_is_missing(
+    copy: Path, fusion: str | None, budget: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def passed(compare: CompareEconomy) -> int:
+        assert compare.write
+        bundle = Bundle.open(compare.bundle)
+        bundle.save_economy_gate(passed_gate(bundle, compare.fusion, budget=compare.economy_budget))
+        return 0
+
+    monkeypatch.setattr(CompareEconomy, "run", passed)  # as if it had watched the recordings
+    options = EconomyOptions(economy="auto", economy_budget=budget)
+    for smaller in (None, budget / 10):  # without a gate, and with one for less
+        if smaller:
+            bundle = Bundle.open(copy)
+            bundle.save_economy_gate(passed_gate(bundle, fusion, budget=smaller))
+        with pytest.raises(UnverifiedError) as refused:
+            options.settings(Bundle.open(copy), fusion)
+        command = re.search(r"`ovavel (.*?)`", str(refused.value))
+        assert command
+        assert main(shlex.split(command[1])) == 0
+        assert options.settings(Bundle.open(copy), fusion).mode == "auto"
 
 
 def test_an_economy_that_skips_wrongly_fails_and_is_refused(

@@ -157,10 +157,11 @@ class TestFingerprint:
         assert len(set(found)) == len(rules) + len(vocabularies) - 1
 
 
-def test_a_failed_gate_says_why(bundle: Bundle) -> None:
-    failed = gate(bundle, passed=False, failures=("decisions: 0.9871 are the same, needs 0.999",))
-    with pytest.raises(UnverifiedError, match=r"0\.9871"):
-        require_economy_gate(bundle.save_economy_gate(failed), AUTO)
+def test_a_failed_gate_says_why_and_how_to_compare_the_same_rule_again(bundle: Bundle) -> None:
+    failed = passed_gate(bundle, "agreement")
+    failed = msgspec.structs.replace(failed, passed=False, failures=("decisions: 0.9871 are the same, needs 0.999",))
+    with pytest.raises(UnverifiedError, match=r"0\.9871.*smaller than 0\.002.* --fusion agreement --economy-budget"):
+        require_economy_gate(bundle.save_economy_gate(failed), AUTO, "agreement")
 
 
 @pytest.mark.parametrize("budget", [0.0, -1.0, 1.5, float("nan")])
