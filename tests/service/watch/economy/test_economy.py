@@ -195,6 +195,7 @@ def test_pictures_that_cannot_be_encoded_are_counted_and_are_no_background(
         found = decided(service)
     assert failed == [10, 10], "it is asked again"
     # Seven of the ten were final already, by their sound; that they are not seen as context costs nothing but context.
+    # Sound had settled two of the others, but later seconds could still unsettle them (docs/service.md, Economy).
     assert found.accounts == {"": len(windows) - 3, "backend failed": 3}
     assert found.economy.since_start.lost == 10
     assert found.economy.since_start.saved < 1 - found.economy.since_start.encoded / len(windows)
