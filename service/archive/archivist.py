@@ -160,7 +160,7 @@ class Archivist:
         if self._jobs.qsize() >= _MOST_WAITING:
             self.lost[camera, BUSY] += 1
             return
-        begins_s = round(to_utc(round(segment.start_s * _US)) / _US)
+        begins_s = to_utc(round(segment.start_s * _US)) // _US
         self._jobs.put((camera, partial(self._second, camera, segment, begins_s)))
 
     def end(self, camera: str) -> None:

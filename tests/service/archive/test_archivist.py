@@ -126,10 +126,13 @@ def test_what_live_watching_decides_is_found_by_its_own_words(tmp_path: Path) ->
     assert any(hit.start_s < end_us / 1e6 and start_us / 1e6 < hit.end_s for hit in events)
 
 
-def test_every_second_is_written_once_at_the_second_in_which_it_begins(store: Database, encoder: RemoteEncoder) -> None:
+@pytest.mark.parametrize("late_us", [0, 300_000, 999_999])
+def test_every_second_is_written_once_at_the_second_in_which_it_begins(
+    store: Database, encoder: RemoteEncoder, late_us: int
+) -> None:
     archived = Archived(store, encoder)
     archived.archivist.start()
-    archived.take(segments(25), start_us=START_US + 300_000)
+    archived.take(segments(25), start_us=START_US + late_us)
     archived.close()
     assert archived.seconds == list(range(START_US // 1_000_000, START_US // 1_000_000 + 25))
     assert archived.archivist.written == {"gate": 25}
