@@ -1,26 +1,23 @@
-"""The archive of a site that is watched: what is in it, what it lacks and why, and how long it is kept."""
+"""The archive of a site that is watched: what is in it, and what it lacks and why."""
 
 from __future__ import annotations
 
-import itertools
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import closing
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from support.service import CLIP, DEMO, site, until
+from support.archived import BUNDLE, GATE, START_US, Archived, failing_at, segments
+from support.service import CLIP, site, until
 
 from ovavel.runtime.archive.contexts import ContextVectors
-from ovavel.runtime.archive.layout import ContextSecond, model_of
+from ovavel.runtime.archive.layout import ContextSecond
 from ovavel.runtime.archive.reader import Archive
 from ovavel.runtime.archive.search.phrases import embed_phrases
 from ovavel.runtime.archive.search.query import Question, Search
 from ovavel.runtime.archive.writer import DayFiles
-from ovavel.runtime.bundle.bundle import Bundle
 from ovavel.runtime.types import Segment
 from ovavel.service.archive.archivist import (
     BUSY,
@@ -28,86 +25,14 @@ from ovavel.service.archive.archivist import (
     NEARLY_FULL,
     UNFORESEEN,
     UNWRITABLE,
-    Archivist,
     is_archived,
 )
-from ovavel.service.archive.retention import plan
 from ovavel.service.config.site import Camera, Keep
 from ovavel.service.encoding.remote import EncoderLost, RemoteEncoder
-from ovavel.service.evidence.retention import Retention
 from ovavel.service.store.database import Database, rows
 from ovavel.service.watch.service import Service
 
 pytestmark = pytest.mark.timeout(300)
-
-BUNDLE = Bundle.open(DEMO / "bundle")
-GATE = Camera(id="gate", source=CLIP)
-START_US = 1_795_910_400_000_000
-DAY_US = 86_400_000_000
-
-
-@pytest.fixture(scope="module")
-def encoder() -> Iterator[RemoteEncoder]:
-    with closing(RemoteEncoder(DEMO / "bundle", {"threads": 1})) as opened:
-        yield opened
-
-
-def segments(count: int) -> list[Segment]:
-    random = np.random.default_rng(0)
-    audio_size, vision_size = BUNDLE.manifest.encoders.sizes
-
-    def unit(size: int) -> np.ndarray:
-        vector = random.standard_normal(size).astype(np.float32)
-        return vector / np.linalg.norm(vector)
-
-    return [
-        Segment(index=index, start_s=float(index), vision=unit(vision_size), audio=unit(audio_size))
-        for index in range(count)
-    ]
-
-
-def failing_at(
-    number: int, error: Exception, contexts: Callable[..., tuple[np.ndarray, np.ndarray]]
-) -> Callable[..., object]:
-    """`contexts`, whose call of this number fails."""
-    calls = itertools.count(1)
-
-    def failing(*parts: np.ndarray) -> object:
-        if next(calls) == number:
-            raise error
-        return contexts(*parts)
-
-    return failing
-
-
-class Archived:
-    """An archivist of one camera whose clock begins at `START_US`."""
-
-    def __init__(self, store: Database, encoder: RemoteEncoder, **keep: float) -> None:
-        self.store = store
-        watched = site(store.folder, GATE, keep=Keep(min_free_gb=0, **keep))
-        self.retention = Retention(store, watched.keep)
-        self.archivist = Archivist(store, BUNDLE, encoder, watched, self.retention)
-
-    def take(self, given: list[Segment], *, start_us: int = START_US) -> None:
-        self.archivist.begin(GATE, lambda media_us: start_us + media_us)
-        for each in given:
-            self.archivist.second(GATE.id, each)
-        self.archivist.end(GATE.id)
-
-    def close(self) -> None:
-        self.archivist.close(60)
-
-    @property
-    def seconds(self) -> list[int]:
-        """Unix times of what is in it."""
-        days = Archive(self.store.folder).days([GATE.id], model=model_of(BUNDLE).id)
-        return sorted(day.start_s + int(row) for day in days for row in _rows(day))
-
-
-def _rows(day) -> np.ndarray:  # type: ignore[no-untyped-def]
-    with day.open() as files:
-        return np.flatnonzero(files.flags() & 1)
 
 
 def test_what_live_watching_decides_is_found_by_its_own_words(tmp_path: Path) -> None:
@@ -152,18 +77,18 @@ def test_cameras_that_begin_together_are_not_committed_in_one_second(
     monkeypatch.setattr(DayFiles, "write", recorded)
     archived = Archived(store, encoder)
     archived.archivist.start()
-    cameras = [Camera(id=f"camera-{number}", source=CLIP) for number in range(40)]
+    cameras = [Camera(id=f"camera-{number}", source=CLIP) for number in range(20)]
     for camera in cameras:
         archived.archivist.begin(camera, lambda media_us: START_US + media_us)
-    for segment in segments(32):
+    for segment in segments(22):
         for camera in cameras:
             archived.archivist.second(camera.id, segment)
     archived.close()
-    assert archived.archivist.written == {camera.id: 32 for camera in cameras}
+    assert archived.archivist.written == {camera.id: 22 for camera in cameras}
     at_once = Counter(row for _, row in commits)
     last = max(at_once)  # when all end
-    assert max(count for row, count in at_once.items() if row != last) <= 12
-    assert max(Counter(name for name, _ in commits).values()) <= 5, "no more often than every ten seconds"
+    assert max(count for row, count in at_once.items() if row != last) <= 6
+    assert max(Counter(name for name, _ in commits).values()) <= 4, "no more often than every ten seconds"
 
 
 def test_a_second_whose_window_was_dropped_is_not_there(store: Database, encoder: RemoteEncoder) -> None:
@@ -294,35 +219,6 @@ def test_no_media_mode_and_no_space_keep_no_archive(tmp_path: Path) -> None:
     assert not is_archived(site(tmp_path, GATE, media=False), GATE)
     assert not is_archived(site(tmp_path, GATE, keep=Keep(archive_gb=0)), GATE)
     assert not is_archived(site(tmp_path, GATE), Camera(id="gate", source=CLIP, media=False))
-
-
-def test_days_go_by_age_and_the_present_one_stays(store: Database, encoder: RemoteEncoder) -> None:
-    archived = Archived(store, encoder, archive_days=2)
-    archived.archivist.start()
-    today_us = time.time_ns() // 1000 // DAY_US * DAY_US
-    for ago in range(5):
-        archived.take(segments(3), start_us=today_us - ago * DAY_US)
-    archived.close()
-    assert archived.archivist.retention.apply_now() == 2
-    assert {each // 86_400 for each in archived.seconds} == {today_us // DAY_US - ago for ago in range(3)}
-
-
-def test_the_oldest_days_go_where_they_take_too_much_space(store: Database, encoder: RemoteEncoder) -> None:
-    archived = Archived(store, encoder)
-    archived.archivist.start()
-    for ago in range(4):
-        archived.take(segments(3), start_us=START_US - ago * DAY_US)
-    archived.close()
-    days = [(day, 1_000_000_000) for day in Archive(store.folder).days()]
-    now_us = START_US + 3_600_000_000
-
-    def left(**limits: float) -> list[str]:
-        going = plan(days, Keep(**limits), now_us=now_us)
-        return sorted(each.day.isoformat() for each, _ in days if each not in going)
-
-    assert left(archive_gb=2.5) == ["2026-11-28", "2026-11-29"]
-    assert left(archive_gb=0.5) == ["2026-11-29"]
-    assert [each.day.isoformat() for each in plan(days, Keep(), now_us=now_us, lacking_bytes=1)] == ["2026-11-26"]
 
 
 def test_the_service_reports_what_is_kept(tmp_path: Path) -> None:

@@ -1,0 +1,45 @@
+"""How long the archive is kept, and what a day that cannot be removed costs."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from support.archived import DAY_US, START_US, Archived, segments
+
+from ovavel.runtime.archive.reader import Archive
+from ovavel.service.archive.retention import plan
+from ovavel.service.config.site import Keep
+from ovavel.service.encoding.remote import RemoteEncoder
+from ovavel.service.store.database import Database
+
+pytestmark = pytest.mark.timeout(300)
+
+
+def test_days_go_by_age_and_the_present_one_stays(store: Database, encoder: RemoteEncoder) -> None:
+    archived = Archived(store, encoder, archive_days=2)
+    archived.archivist.start()
+    today_us = time.time_ns() // 1000 // DAY_US * DAY_US
+    for ago in range(5):
+        archived.take(segments(3), start_us=today_us - ago * DAY_US)
+    archived.close()
+    assert archived.archivist.retention.apply_now() == 2
+    assert {each // 86_400 for each in archived.seconds} == {today_us // DAY_US - ago for ago in range(3)}
+
+
+def test_the_oldest_days_go_where_they_take_too_much_space(store: Database, encoder: RemoteEncoder) -> None:
+    archived = Archived(store, encoder)
+    archived.archivist.start()
+    for ago in range(4):
+        archived.take(segments(3), start_us=START_US - ago * DAY_US)
+    archived.close()
+    days = [(day, 1_000_000_000) for day in Archive(store.folder).days()]
+    now_us = START_US + 3_600_000_000
+
+    def left(**limits: float) -> list[str]:
+        going = plan(days, Keep(**limits), now_us=now_us)
+        return sorted(each.day.isoformat() for each, _ in days if each not in going)
+
+    assert left(archive_gb=2.5) == ["2026-11-28", "2026-11-29"]
+    assert left(archive_gb=0.5) == ["2026-11-29"]
+    assert [each.day.isoformat() for each in plan(days, Keep(), now_us=now_us, lacking_bytes=1)] == ["2026-11-26"]
