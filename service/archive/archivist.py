@@ -80,7 +80,7 @@ class _Stream:
     vectors: ContextVectors
     writer: ArchiveWriter
     times: dict[int, int] = field(default_factory=dict)
-    """Segment → Unix time at which it begins, of those that are not written."""
+    """Segment → Unix time at which it begins, of those that are not written and of which something is known."""
 
     @property
     def phase(self) -> int:
@@ -233,33 +233,36 @@ class Archivist:
         self._streams[camera] = _Stream(camera, lag, vectors, writer)
 
     def _second(self, camera: str, segment: Segment, begins_s: int) -> None:
+        known = segment.vision is not None or segment.audio is not None
         stream = self._streams.get(camera)
         if stream is None:
-            self.lost[camera, UNWRITABLE] += 1
+            if known:
+                self.lost[camera, UNWRITABLE] += 1
             return
-        stream.times[segment.index] = begins_s
-        self._take(stream, partial(stream.vectors.push, segment))
+        if known:
+            stream.times[segment.index] = begins_s
+        self._take(stream, partial(stream.vectors.push, segment), final_to=segment.index - stream.lag)
 
     def _end(self, camera: str) -> None:
         if stream := self._streams.get(camera):
-            self._take(stream, stream.vectors.flush)
+            self._take(stream, stream.vectors.flush, final_to=max(stream.times, default=0))
             self._written(stream, stream.writer.close)
             del self._streams[camera]  # not before: `_do` writes what waits, where something fails on the way
 
-    def _take(self, stream: _Stream, ask: Callable[[], list[Context]]) -> None:
+    def _take(self, stream: _Stream, ask: Callable[[], list[Context]], *, final_to: int) -> None:
+        """Write what `ask` returns: the seconds up to the segment `final_to` that have not been asked for before."""
         try:
             contexts = ask()
         except EncoderLost:
             # Those that were final have been taken for reported; the others are asked for with the next segment.
-            newest = max(stream.times)
-            late = [index for index in stream.times if index <= newest - stream.lag]
+            late = [index for index in stream.times if index <= final_to]
             for index in late:
                 del stream.times[index]
             self.lost[stream.camera, ENCODER_FAILED] += len(late)
             return
         for each in contexts:
             begins_s = stream.times.pop(each.segment, None)
-            if begins_s is None or (each.vision is None and each.audio is None):
+            if begins_s is None:
                 continue  # nothing is known of it
             if self.trouble:
                 self.lost[stream.camera, NEARLY_FULL if self.trouble == NEARLY_FULL else UNWRITABLE] += 1

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.archived import BUNDLE, GATE, START_US, Archived, failing_at, segments
+from support.archived import BUNDLE, GATE, START_US, Archived, failing_at, of_nothing, segments
 from support.service import CLIP, site, until
 
 from ovavel.runtime.archive.contexts import ContextVectors
@@ -113,6 +113,20 @@ def test_an_encoder_that_is_lost_costs_the_seconds_that_were_due(
     assert archived.archivist.lost == {("gate", ENCODER_FAILED): 1}
     assert archived.archivist.written == {"gate": 19}
     assert len(archived.seconds) == 19
+
+
+@pytest.mark.parametrize("missing", [0, 1])
+def test_an_encoder_that_is_lost_at_the_end_of_a_run_costs_what_was_not_final(
+    store: Database, encoder: RemoteEncoder, monkeypatch: pytest.MonkeyPatch, missing: int
+) -> None:
+    last = 20 - GATE.lag + 1
+    monkeypatch.setattr(encoder, "contexts", failing_at(last, EncoderLost("it is gone"), encoder.contexts))
+    archived = Archived(store, encoder)
+    archived.watch([*segments(20 - missing), *of_nothing(20 - missing, missing)])
+    archived.archivist.end(GATE.id)
+    archived.work()
+    assert archived.archivist.lost == {("gate", ENCODER_FAILED): GATE.lag - missing}
+    assert archived.archivist.written == {"gate": 20 - GATE.lag}
 
 
 def test_a_disk_that_is_nearly_full_is_left_alone_and_the_loss_is_counted(
