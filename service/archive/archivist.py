@@ -242,6 +242,8 @@ class Archivist:
         if known:
             stream.times[segment.index] = begins_s
         self._take(stream, partial(stream.vectors.push, segment), final_to=segment.index - stream.lag)
+        if (begins_s + stream.phase) % _EVERY == 0:  # also where nothing is known of it: what waits is not kept waiting
+            self._written(stream, stream.writer.commit)
 
     def _end(self, camera: str) -> None:
         if stream := self._streams.get(camera):
@@ -269,8 +271,6 @@ class Archivist:
                 continue
             second = ContextSecond(utc_s=begins_s, vision=each.vision, audio=each.audio)
             self._written(stream, partial(stream.writer.write, second))
-            if (begins_s + stream.phase) % _EVERY == 0:
-                self._written(stream, stream.writer.commit)
 
     def _written(self, stream: _Stream, write: Callable[[], None]) -> None:
         """Call `write`, and count what reaches the disk or is lost."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import zlib
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -127,6 +128,16 @@ def test_an_encoder_that_is_lost_at_the_end_of_a_run_costs_what_was_not_final(
     archived.work()
     assert archived.archivist.lost == {("gate", ENCODER_FAILED): GATE.lag - missing}
     assert archived.archivist.written == {"gate": 20 - GATE.lag}
+
+
+def test_the_last_seconds_before_a_camera_is_away_are_committed_while_it_is(
+    store: Database, encoder: RemoteEncoder
+) -> None:
+    archived = Archived(store, encoder)
+    after = next(at for at in range(10) if (START_US // 1_000_000 + at + zlib.crc32(b"gate")) % 10 == 1)
+    archived.watch([*segments(7), *of_nothing(7, 10)], start_us=START_US + after * 1_000_000)
+    assert len(archived.seconds) == archived.archivist.written["gate"] == 7
+    assert not archived.archivist.lost
 
 
 def test_a_disk_that_is_nearly_full_is_left_alone_and_the_loss_is_counted(
