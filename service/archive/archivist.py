@@ -81,6 +81,8 @@ class _Stream:
     writer: ArchiveWriter
     times: dict[int, int] = field(default_factory=dict)
     """Segment → Unix time at which it begins, of those that are not written and of which something is known."""
+    committed: int = 0
+    """What its writer had written when it was committed the last time."""
 
     @property
     def phase(self) -> int:
@@ -243,7 +245,7 @@ class Archivist:
             stream.times[segment.index] = begins_s
         self._take(stream, partial(stream.vectors.push, segment), final_to=segment.index - stream.lag)
         if (begins_s + stream.phase) % _EVERY == 0:  # also where nothing is known of it: what waits is not kept waiting
-            self._written(stream, stream.writer.commit)
+            self._commit(stream)
 
     def _end(self, camera: str) -> None:
         if stream := self._streams.get(camera):
@@ -271,6 +273,13 @@ class Archivist:
                 continue
             second = ContextSecond(utc_s=begins_s, vision=each.vision, audio=each.audio)
             self._written(stream, partial(stream.writer.write, second))
+
+    def _commit(self, stream: _Stream) -> None:
+        """Commit what waits; where nothing came since the last time, let go of the day, which can then be removed."""
+        self._written(stream, stream.writer.commit)
+        if stream.writer.written == stream.committed:
+            self._written(stream, stream.writer.close)
+        stream.committed = stream.writer.written
 
     def _written(self, stream: _Stream, write: Callable[[], None]) -> None:
         """Call `write`, and count what reaches the disk or is lost."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 import pytest
-from support.archived import DAY_US, START_US, Archived, segments
+from support.archived import DAY_US, GATE, START_US, Archived, of_nothing, segments
 
 from ovavel.runtime.archive.reader import Archive
 from ovavel.service.archive.retention import plan
@@ -43,3 +43,18 @@ def test_the_oldest_days_go_where_they_take_too_much_space(store: Database, enco
     assert left(archive_gb=2.5) == ["2026-11-28", "2026-11-29"]
     assert left(archive_gb=0.5) == ["2026-11-29"]
     assert [each.day.isoformat() for each in plan(days, Keep(), now_us=now_us, lacking_bytes=1)] == ["2026-11-26"]
+
+
+def test_a_day_of_a_camera_that_stays_away_can_be_removed_and_another_one_begins(
+    store: Database, encoder: RemoteEncoder
+) -> None:
+    archived = Archived(store, encoder, archive_days=2)
+    today_us = time.time_ns() // 1000 // DAY_US * DAY_US
+    given = segments(60)
+    archived.watch([*given[:5], *of_nothing(5, 25)], start_us=today_us - 5 * DAY_US)
+    assert archived.archivist.retention.apply_now() == 1
+    archived.watch(given[30:])
+    archived.archivist.end(GATE.id)
+    archived.work()
+    assert archived.seconds == [(today_us - 5 * DAY_US) // 1_000_000 + index for index in range(30, 60)]
+    assert not archived.archivist.lost
