@@ -124,6 +124,8 @@ class Archivist:
         """Seconds that it lacks, by camera and cause."""
         self.trouble = ""
         """Why nothing is written now; empty where it is."""
+        self.overdue = ""
+        """Why the archive is not kept within its limits; empty where it is."""
         self._to_utc: dict[str, ToUtc] = {}  # of the runs that are archived
         self._streams: dict[str, _Stream] = {}
         self._jobs: queue.Queue[tuple[str, Callable[[], None]] | None] = queue.Queue()  # by camera
@@ -204,18 +206,25 @@ class Archivist:
 
     def _look_after(self, *, retain: bool) -> None:
         """Keep to the limits, and see whether anything may be written."""
-        trouble = ""
         try:
             self._check()
             if retain:
-                self.retention.apply_now()
+                self._retain()
             trouble = "" if self.retention.may_grow() else NEARLY_FULL
-        except OvavelError as error:
-            trouble = str(error)
         except Exception as error:  # noqa: BLE001 - whatever it is, later seconds are archived once it is over
-            _log.exception("the limits of the archive could not be applied")
-            trouble = f"unexpected error: {error!r}"
+            trouble = _reason(error)
         self._report(trouble)
+
+    def _retain(self) -> None:
+        """Keep to the limits. Where that fails, the archive is written all the same, until the disk is nearly full."""
+        try:
+            self.retention.apply_now()
+            overdue = ""
+        except Exception as error:  # noqa: BLE001 - whatever it is, the next time may succeed
+            overdue = _reason(error)
+        if overdue and overdue != self.overdue:
+            _log.error("the archive is not kept within its limits: %s", overdue)
+        self.overdue = overdue
 
     def _report(self, trouble: str) -> None:
         if bool(trouble) != bool(self.trouble):
@@ -296,3 +305,11 @@ class Archivist:
             raise
         finally:
             self.written[stream.camera] += writer.written - before
+
+
+def _reason(error: Exception) -> str:
+    """What is shown of `error`; one that nobody foresaw is logged with its trace."""
+    if isinstance(error, OvavelError):
+        return str(error)
+    _log.error("unexpected error of the archive", exc_info=error)
+    return f"unexpected error: {error!r}"

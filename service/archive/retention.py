@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from ovavel.runtime.archive.care import remove_day
 from ovavel.runtime.archive.layout import CONTEXT, DAY_S
 from ovavel.runtime.archive.reader import Archive, Day
+from ovavel.runtime.errors import OutputError
 from ovavel.service.config.site import Keep
 from ovavel.service.evidence.files import free_bytes
 from ovavel.service.evidence.retention import GB, KindReport, Retention
@@ -59,18 +60,28 @@ class ArchiveRetention:
     def apply(self, *, now_us: int, monotonic_us: int) -> int:
         """Remove what has to go at a moment of both clocks; returns how many days of cameras that were.
 
+        A day that cannot be removed makes no room, so later ones may go in its place.
+
         Raises:
             InputError: what is there cannot be read.
-            OutputError: a day cannot be removed.
+            OutputError: a day cannot be removed; the others are.
         """
         now_us = self._age.observe(now_us=now_us, monotonic_us=monotonic_us)
         lacking = 0 if self._is_evidence_left() else self._evidence.min_free_bytes - self._free_bytes()
-        days = self._days()
-        going = plan(days, self._evidence.keep, now_us=now_us, lacking_bytes=lacking)
-        for day in going:
-            remove_day(day)
-        self.kept = _report([each for each in days if each[0] not in going])
-        return len(going)
+        days = dict(self._days())
+        left, stuck = dict(days), dict[Day, OutputError]()
+        while going := plan(list(left.items()), self._evidence.keep, now_us=now_us, lacking_bytes=lacking):
+            for day in going:
+                size = left.pop(day)
+                try:
+                    remove_day(day)
+                    lacking -= size
+                except OutputError as error:
+                    stuck[day] = error
+        self.kept = _report([*left.items(), *((day, days[day]) for day in stuck)])
+        if stuck:
+            raise next(iter(stuck.values()))
+        return len(days) - len(left)
 
     def apply_now(self) -> int:
         """`apply` at this moment."""
@@ -108,5 +119,5 @@ def _bytes_of(day: Day) -> int:
     """Space of a day on the disk: its files are sparse."""
     try:
         return sum(file.stat().st_blocks * _BLOCK for file in day.folder.iterdir())
-    except FileNotFoundError:
-        return 0  # it was removed meanwhile
+    except OSError:
+        return 0  # it was removed meanwhile, or cannot be read: nothing is known of its size

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 
 import pytest
 from support.archived import DAY_US, GATE, START_US, Archived, of_nothing, segments
 
 from ovavel.runtime.archive.reader import Archive
+from ovavel.runtime.archive.writer import locked_day
 from ovavel.service.archive.retention import plan
 from ovavel.service.config.site import Keep
 from ovavel.service.encoding.remote import RemoteEncoder
@@ -58,3 +60,32 @@ def test_a_day_of_a_camera_that_stays_away_can_be_removed_and_another_one_begins
     archived.work()
     assert archived.seconds == [(today_us - 5 * DAY_US) // 1_000_000 + index for index in range(30, 60)]
     assert not archived.archivist.lost
+
+
+@pytest.mark.parametrize("days", [2, 30])
+def test_a_day_that_cannot_be_removed_keeps_neither_others_nor_what_is_written(
+    store: Database, encoder: RemoteEncoder, monkeypatch: pytest.MonkeyPatch, days: int
+) -> None:
+    archived = Archived(store, encoder, archive_days=days)
+    archivist = archived.archivist
+    today_us = time.time_ns() // 1000 // DAY_US * DAY_US
+    for ago in (5, 4, 0):
+        archived.take(segments(3), start_us=today_us - ago * DAY_US)
+    archived.work()
+    if days == 30:  # one of them would make enough room
+        min_free = archived.retention.min_free_bytes
+        free = itertools.chain([min_free - 1], itertools.repeat(min_free))
+        monkeypatch.setattr(archivist.retention, "_free_bytes", lambda: next(free))
+    _, _, oldest = Archive(store.folder).days()
+    with locked_day(oldest.folder):
+        archivist._look_after(retain=True)
+    assert str(oldest.folder) in archivist.overdue
+    assert not archivist.trouble
+    assert {each * 1_000_000 // DAY_US for each in archived.seconds} == {
+        (today_us - 5 * DAY_US) // DAY_US,
+        today_us // DAY_US,
+    }
+    (kept,) = archivist.retention.kept
+    assert kept.files == 2
+    archivist._look_after(retain=True)
+    assert not archivist.overdue
