@@ -124,6 +124,8 @@ class Archivist:
         """Seconds that it lacks, by camera and cause."""
         self.trouble = ""
         """Why nothing is written now; empty where it is."""
+        self.failing: dict[str, str] = {}
+        """Why cameras are not written now although others may be, by camera."""
         self.overdue = ""
         """Why the archive is not kept within its limits; empty where it is."""
         self._to_utc: dict[str, ToUtc] = {}  # of the runs that are archived
@@ -234,11 +236,17 @@ class Archivist:
                 _log.info("the archive is written again")
         self.trouble = trouble
 
+    def _fail(self, camera: str, why: str) -> None:
+        """Keep why `camera` cannot be written, until it can: it is tried again with each second, and others go on."""
+        if camera not in self.failing:
+            _log.error("the archive of camera %s is not written: %s", camera, why)
+        self.failing[camera] = why
+
     def _begin(self, camera: str, lag: int) -> None:
         try:
             writer = ArchiveWriter(self.folder, camera, self._model, every=_EVERY)
         except OutputError as error:
-            self._report(str(error))
+            self._fail(camera, str(error))
             return
         vectors = ContextVectors(lambda *parts: self._encoder.contexts(*parts[:2]), self._sizes, lag=lag)
         self._streams[camera] = _Stream(camera, lag, vectors, writer)
@@ -261,6 +269,7 @@ class Archivist:
             self._take(stream, stream.vectors.flush, final_to=max(stream.times, default=0))
             self._written(stream, stream.writer.close)
             del self._streams[camera]  # not before: `_do` writes what waits, where something fails on the way
+        self.failing.pop(camera, None)
 
     def _take(self, stream: _Stream, ask: Callable[[], list[Context]], *, final_to: int) -> None:
         """Write what `ask` returns: the seconds up to the segment `final_to` that have not been asked for before."""
@@ -298,11 +307,14 @@ class Archivist:
             write()
         except OutputError as error:
             self.lost[stream.camera, UNWRITABLE] += writer.lost - lost
-            self._report(str(error))
+            self._fail(stream.camera, str(error))
         except Exception:
             if missing := writer.lost - lost:
                 self.lost[stream.camera, UNFORESEEN] += missing
             raise
+        else:
+            if writer.written > before and self.failing.pop(stream.camera, ""):
+                _log.info("the archive of camera %s is written again", stream.camera)
         finally:
             self.written[stream.camera] += writer.written - before
 

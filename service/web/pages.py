@@ -90,7 +90,14 @@ class Pages:
     def _archive(self, names: Mapping[str, str]) -> dict[str, Any]:
         archivist = self._service.archivist
         return {
-            "trouble": archivist.trouble,
+            "troubles": [
+                *([f"The archive is not written: {archivist.trouble}"] if archivist.trouble else []),
+                *(
+                    f"The archive of {names.get(camera, camera)} is not written: {why}"
+                    for camera, why in archivist.failing.copy().items()
+                ),
+                *([f"The archive is not kept within its limits: {archivist.overdue}"] if archivist.overdue else []),
+            ],
             "lost": [
                 (names.get(camera, camera), cause, str(seconds))
                 for (camera, cause), seconds in sorted(archivist.lost.copy().items())

@@ -18,7 +18,7 @@ from ovavel.runtime.archive.layout import ContextSecond
 from ovavel.runtime.archive.reader import Archive
 from ovavel.runtime.archive.search.phrases import embed_phrases
 from ovavel.runtime.archive.search.query import Question, Search
-from ovavel.runtime.archive.writer import DayFiles
+from ovavel.runtime.archive.writer import DayFiles, locked_day
 from ovavel.runtime.types import Segment
 from ovavel.service.archive.archivist import (
     BUSY,
@@ -138,6 +138,32 @@ def test_the_last_seconds_before_a_camera_is_away_are_committed_while_it_is(
     archived.watch([*segments(7), *of_nothing(7, 10)], start_us=START_US + after * 1_000_000)
     assert len(archived.seconds) == archived.archivist.written["gate"] == 7
     assert not archived.archivist.lost
+
+
+def test_a_camera_whose_day_cannot_be_written_costs_the_others_nothing(store: Database, encoder: RemoteEncoder) -> None:
+    archived = Archived(store, encoder)
+    yard = Camera(id="yard", source=CLIP)
+    folder = store.folder / "context" / "gate" / "2026-11-29"
+    folder.parent.mkdir(parents=True)
+    given = segments(40)
+    archived.archivist.begin(yard, lambda media_us: START_US + media_us)
+    with locked_day(folder):
+        archived.archivist.begin(GATE, lambda media_us: START_US + media_us)
+        for each in given[:20]:
+            archived.archivist.second(GATE.id, each)
+            archived.archivist.second(yard.id, each)
+        archived.work()
+        assert str(folder) in archived.archivist.failing["gate"]
+    for each in given[20:]:
+        archived.archivist.second(GATE.id, each)
+        archived.archivist.second(yard.id, each)
+    archived.work()
+    assert not archived.archivist.failing
+    for camera in ("gate", "yard"):
+        archived.archivist.end(camera)
+    archived.work()
+    assert archived.archivist.lost == {("gate", UNWRITABLE): 20 - GATE.lag}
+    assert archived.archivist.written == {"gate": 20 + GATE.lag, "yard": 40}
 
 
 def test_a_disk_that_is_nearly_full_is_left_alone_and_the_loss_is_counted(

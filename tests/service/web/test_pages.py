@@ -10,6 +10,7 @@ import pytest
 from support.served import served
 from support.web import ask
 
+from ovavel.runtime.errors import OutputError
 from ovavel.service.store import accounts
 from ovavel.service.store.database import rows
 
@@ -37,6 +38,22 @@ def test_health_shows_what_is_kept_and_what_goes_once_a_clock_that_was_set_ahead
         assert "Nothing is removed for its age for 24.0 more hours" in page
         assert "<td>clip</td><td>2026-05-27</td><td>0.0 MB</td>" in page, "its next deletions"
         assert rows(here.service.store.read, "SELECT state FROM asset") == [("ready",)]
+
+
+def test_health_shows_why_the_archive_is_not_written_or_not_kept_within_its_limits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail() -> int:
+        raise OutputError("cannot remove a day")
+
+    with served(tmp_path, users=False) as here:
+        archivist = here.service.archivist
+        monkeypatch.setattr(archivist.retention, "apply_now", fail)
+        archivist._retain()
+        archivist._fail("one", "the disk is away")
+        page = text(here.port, "/health")
+    assert "<li>The archive is not kept within its limits: cannot remove a day</li>" in page
+    assert "<li>The archive of Front gate is not written: the disk is away</li>" in page
 
 
 def test_health_shows_accounts_that_a_clock_ahead_has_left(tmp_path: Path) -> None:
