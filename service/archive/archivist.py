@@ -128,7 +128,7 @@ class Archivist:
         """Why cameras are not written now although others may be, by camera."""
         self.overdue = ""
         """Why the archive is not kept within its limits; empty where it is."""
-        self._to_utc: dict[str, ToUtc] = {}  # of the runs that are archived
+        self._runs: dict[str, tuple[int, ToUtc]] = {}  # that are archived: lag and clock
         self._streams: dict[str, _Stream] = {}
         self._jobs: queue.Queue[tuple[str, Callable[[], None]] | None] = queue.Queue()  # by camera
         self._thread = threading.Thread(target=self._run, name="ovavel-archive", daemon=True)
@@ -155,23 +155,23 @@ class Archivist:
         self.end(camera.id)
         if not is_archived(self._site, camera):
             return False
-        self._to_utc[camera.id] = to_utc
-        self._jobs.put((camera.id, partial(self._begin, camera.id, camera.lag)))
+        self._runs[camera.id] = camera.lag, to_utc
         return True
 
     def second(self, camera: str, segment: Segment) -> None:
         """Take the next second of the run; it has no embeddings where its window was dropped."""
-        if (to_utc := self._to_utc.get(camera)) is None:
+        if (run := self._runs.get(camera)) is None:
             return
+        lag, to_utc = run
         if self._jobs.qsize() >= _MOST_WAITING:
             self.lost[camera, BUSY] += 1
             return
         begins_s = to_utc(round(segment.start_s * _US)) // _US
-        self._jobs.put((camera, partial(self._second, camera, segment, begins_s)))
+        self._jobs.put((camera, partial(self._second, camera, lag, segment, begins_s)))
 
     def end(self, camera: str) -> None:
         """The run ends. Twice does nothing."""
-        if self._to_utc.pop(camera, None) is not None:
+        if self._runs.pop(camera, None) is not None:
             self._jobs.put((camera, partial(self._end, camera)))
 
     def _run(self) -> None:
@@ -203,8 +203,6 @@ class Archivist:
                 stream.times.clear()
                 with suppress(Exception):  # it may be what failed
                     self._written(stream, stream.writer.close)
-                with suppress(Exception):  # nor may this end the thread of all cameras; its seconds are counted as lost
-                    self._begin(camera, stream.lag)
 
     def _look_after(self, *, retain: bool) -> None:
         """Keep to the limits, and see whether anything may be written."""
@@ -242,21 +240,25 @@ class Archivist:
             _log.error("the archive of camera %s is not written: %s", camera, why)
         self.failing[camera] = why
 
-    def _begin(self, camera: str, lag: int) -> None:
+    def _begin(self, camera: str, lag: int) -> _Stream | None:
+        """Begin to write; None where that is not possible now, and the next second tries again."""
+        if self.trouble:
+            return None
         try:
             writer = ArchiveWriter(self.folder, camera, self._model, every=_EVERY)
-        except OutputError as error:
-            self._fail(camera, str(error))
-            return
+        except Exception as error:  # noqa: BLE001 - whatever it is, the seconds until it is over are counted
+            self._fail(camera, _reason(error))
+            return None
         vectors = ContextVectors(lambda *parts: self._encoder.contexts(*parts[:2]), self._sizes, lag=lag)
-        self._streams[camera] = _Stream(camera, lag, vectors, writer)
+        self._streams[camera] = stream = _Stream(camera, lag, vectors, writer)
+        return stream
 
-    def _second(self, camera: str, segment: Segment, begins_s: int) -> None:
+    def _second(self, camera: str, lag: int, segment: Segment, begins_s: int) -> None:
         known = segment.vision is not None or segment.audio is not None
-        stream = self._streams.get(camera)
+        stream = self._streams.get(camera) or self._begin(camera, lag)
         if stream is None:
             if known:
-                self.lost[camera, UNWRITABLE] += 1
+                self._lose(camera)
             return
         if known:
             stream.times[segment.index] = begins_s
@@ -287,10 +289,13 @@ class Archivist:
             if begins_s is None:
                 continue  # nothing is known of it
             if self.trouble:
-                self.lost[stream.camera, NEARLY_FULL if self.trouble == NEARLY_FULL else UNWRITABLE] += 1
+                self._lose(stream.camera)
                 continue
             second = ContextSecond(utc_s=begins_s, vision=each.vision, audio=each.audio)
             self._written(stream, partial(stream.writer.write, second))
+
+    def _lose(self, camera: str) -> None:
+        self.lost[camera, NEARLY_FULL if self.trouble == NEARLY_FULL else UNWRITABLE] += 1
 
     def _commit(self, stream: _Stream) -> None:
         """Commit what waits; where nothing came since the last time, let go of the day, which can then be removed."""

@@ -166,6 +166,24 @@ def test_a_camera_whose_day_cannot_be_written_costs_the_others_nothing(store: Da
     assert archived.archivist.written == {"gate": 20 + GATE.lag, "yard": 40}
 
 
+def test_a_run_whose_archive_could_not_be_begun_is_archived_once_it_can_be(
+    store: Database, encoder: RemoteEncoder
+) -> None:
+    archived = Archived(store, encoder)
+    blocking = store.folder / "context"
+    blocking.write_text("a file where a folder should be")
+    given = segments(30)
+    archived.watch(given[:5])
+    assert str(blocking) in archived.archivist.failing["gate"]
+    blocking.unlink()
+    archived.watch(given[5:])
+    assert not archived.archivist.failing
+    archived.archivist.end(GATE.id)
+    archived.work()
+    assert archived.archivist.lost == {("gate", UNWRITABLE): 5}
+    assert archived.archivist.written == {"gate": 25}
+
+
 def test_a_disk_that_is_nearly_full_is_left_alone_and_the_loss_is_counted(
     store: Database, encoder: RemoteEncoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -176,7 +194,7 @@ def test_a_disk_that_is_nearly_full_is_left_alone_and_the_loss_is_counted(
     archived.close()
     assert archived.archivist.trouble == NEARLY_FULL
     assert archived.archivist.lost == {("gate", NEARLY_FULL): 5}
-    assert archived.seconds == []
+    assert not (store.folder / "context").exists()
 
 
 def test_what_cannot_be_written_is_counted(
@@ -259,10 +277,10 @@ def test_what_waits_is_bounded(store: Database, encoder: RemoteEncoder, monkeypa
     monkeypatch.setattr("ovavel.service.archive.archivist._MOST_WAITING", 3)
     archived = Archived(store, encoder)  # its thread is not started yet
     archived.take(segments(10))
-    assert archived.archivist.lost == {("gate", BUSY): 8}
+    assert archived.archivist.lost == {("gate", BUSY): 7}
     archived.archivist.start()
     archived.close()
-    assert len(archived.seconds) == 2
+    assert len(archived.seconds) == 3
 
 
 def test_no_media_mode_and_no_space_keep_no_archive(tmp_path: Path) -> None:
