@@ -16,14 +16,17 @@ from ovavel.runtime.archive.layout import (
     DAY_S,
     FLAGS,
     GENERATION,
+    HEADER,
     NO_AUDIO,
     NO_VISION,
     Header,
     camera_name,
+    day_folders,
+    day_of_folder,
     pack_bits,
     row_bytes,
 )
-from ovavel.runtime.archive.reader import Day, Vectors, day_of_folder, read_header
+from ovavel.runtime.archive.reader import Day, Vectors, read_header
 from ovavel.runtime.archive.writer import locked_day
 from ovavel.runtime.errors import InputError, OutputError
 from ovavel.runtime.system.files import output_error
@@ -34,6 +37,7 @@ _CHUNK = 4096
 _NORM = 0.02
 """How far the norm of a vector may be from 1; rounding moves it by a thousandth."""
 _REMOVED = ".removed."
+_NO_NAME_OF_A_DAY = "is not searched, as this is no name of its day: was it copied? Remove it or move it out"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +71,8 @@ def examine(root: Path, *, repair: bool = False) -> Iterator[Finding | Day]:
                 yield Finding(folder=folder, what="is left of a day that was removed", repaired=repair)
             elif day_of_folder(folder.name) is not None:
                 yield from _examine_day(folder, repair=repair)
+            elif (folder / HEADER).exists():
+                yield Finding(folder=folder, what=_NO_NAME_OF_A_DAY, repaired=False)
 
 
 def _examine_day(folder: Path, *, repair: bool) -> Iterator[Finding | Day]:
@@ -93,6 +99,9 @@ def _examine_files(folder: Path, header: Header, *, repair: bool) -> Iterator[Fi
     if header.camera != camera_name(folder.parent.name) or header.day != day.isoformat():
         what = f"has the header of {header.camera!r} on {header.day}: was it copied?"
         yield Finding(folder=folder, what=what, repaired=False)
+    if folder.name not in day_folders(day.isoformat(), header.model):
+        yield Finding(folder=folder, what=_NO_NAME_OF_A_DAY, repaired=False)
+        return
     whole = True
     for name, size in row_bytes(header.model).items():
         path, wanted = folder / name, DAY_S * size

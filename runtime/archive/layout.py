@@ -40,7 +40,9 @@ __all__ = [
     "Model",
     "camera_folder",
     "camera_name",
+    "day_folders",
     "day_of",
+    "day_of_folder",
     "model_of",
     "pack_bits",
     "packed_words",
@@ -62,6 +64,7 @@ GENERATION = 0xF0
 
 _LONGEST_FOLDER = 255
 _UNSAFE = re.compile(r"[/%\x00-\x1f\x7f]|^\.")
+_DAY_FOLDER = re.compile(r"(\d{4}-\d\d-\d\d)(\.[0-9a-f]{16})?")
 _Size = Annotated[int, Meta(ge=1, le=2**16)]
 
 
@@ -177,6 +180,20 @@ def camera_folder(camera: str) -> str:
 def camera_name(folder: str) -> str:
     """Return the camera whose folder this is."""
     return unquote(folder, errors="surrogateescape")
+
+
+def day_folders(day: str, model: Model) -> tuple[str, str]:
+    """Return the names that the folder of a day may have: the second is for where another model has the first."""
+    return day, f"{day}.{model.id}"
+
+
+def day_of_folder(name: str) -> date | None:
+    """Return the day of a folder that has one of the names of `day_folders`; None for any other folder."""
+    found = _DAY_FOLDER.fullmatch(name)
+    try:
+        return date.fromisoformat(found[1]) if found else None
+    except ValueError:
+        return None
 
 
 def row_bytes(model: Model) -> dict[str, int]:

@@ -31,7 +31,9 @@ from ovavel.runtime.archive.layout import (
     Model,
     camera_folder,
     camera_name,
+    day_folders,
     day_of,
+    day_of_folder,
     packed_words,
     row_bytes,
     start_of,
@@ -43,7 +45,7 @@ from ovavel.runtime.types import Sense
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["Archive", "Day", "DayReader", "Vectors", "day_of_folder", "read_header"]
+__all__ = ["Archive", "Day", "DayReader", "Vectors", "read_header"]
 
 _MOST_HEADER_BYTES = 65_536
 _SCATTERED = 4
@@ -163,7 +165,7 @@ class Archive:
                 if not (folder / HEADER).is_file():
                     continue
                 made_by = read_header(folder).model
-                if model in (None, made_by.id):
+                if model in (None, made_by.id) and name in day_folders(day.isoformat(), made_by):
                     found.append(Day(camera=camera, day=day, folder=folder, model=made_by))
         return sorted(found, key=lambda each: (-each.start_s, each.camera, each.folder.name))
 
@@ -302,13 +304,3 @@ def read_header(folder: Path) -> Header:
             f"{path} has version {header.version}, and this ovavel reads {VERSION}: use the one that wrote it"
         )
     return header
-
-
-def day_of_folder(name: str) -> date | None:
-    """Return the day of a folder, which may have the id of a model after a point; None for any other folder."""
-    text = name.partition(".")[0]
-    try:
-        found = date.fromisoformat(text)
-    except ValueError:
-        return None
-    return found if found.isoformat() == text else None

@@ -31,6 +31,7 @@ from ovavel.runtime.archive.layout import (
     Header,
     Model,
     camera_folder,
+    day_folders,
     day_of,
     pack_bits,
     quantized,
@@ -138,7 +139,7 @@ class ArchiveWriter:
     def _open(self, day: date) -> DayFiles:
         """The day of this model: its plain folder, or one with the model's id where another model has that."""
         header = Header(version=VERSION, camera=self.camera, day=day.isoformat(), model=self.model)
-        for name in (day.isoformat(), f"{day.isoformat()}.{self.model.id}"):
+        for name in day_folders(day.isoformat(), self.model):
             folder = self._folder / name
             try:
                 files = DayFiles.open(folder, header)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from support.archives import DAY, made_up_model, unit, write_seconds
 
 from ovavel.runtime.archive.care import Finding, examine, remove_day
 from ovavel.runtime.archive.layout import DAY_S, FLAGS, ContextSecond
-from ovavel.runtime.archive.reader import Archive
+from ovavel.runtime.archive.reader import Archive, Day
 from ovavel.runtime.archive.writer import ArchiveWriter
 from ovavel.runtime.cli import main
 from ovavel.runtime.errors import InputError, OutputError
@@ -103,6 +104,15 @@ def test_what_cannot_be_repaired_stays(root: Path) -> None:
 def test_a_copied_day_is_noticed(root: Path) -> None:
     (root / "context" / "yard").rename(root / "context" / "gate")
     assert found(root) == ["has the header of 'yard' on 2026-11-28: was it copied?"]
+
+
+@pytest.mark.parametrize("name", ["2026-11-28.bak", "2026-11-28 (copy)", f"2026-11-28.{1:016x}"])
+def test_a_copy_of_a_day_is_not_searched_and_noticed(root: Path, name: str) -> None:
+    days = Archive(root).days()
+    shutil.copytree(days[0].folder, days[0].folder.with_name(name))
+    assert Archive(root).days() == days
+    assert found(root) == ["is not searched, as this is no name of its day: was it copied? Remove it or move it out"]
+    assert len([each for each in examine(root) if isinstance(each, Day)]) == 1
 
 
 def test_a_day_that_is_written_is_not_repaired(root: Path) -> None:
