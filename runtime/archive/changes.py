@@ -16,7 +16,7 @@ from numpy.random import default_rng
 
 from ovavel.runtime.archive.decisions import Decisions
 from ovavel.runtime.archive.reader import Day
-from ovavel.runtime.archive.relabel import alike, in_chunks, seconds_of, shaken
+from ovavel.runtime.archive.relabel import alike, seconds_of, shaken, vectors_of
 from ovavel.runtime.pipeline.tracker import EventRules, EventTracker
 from ovavel.runtime.types import WINDOW_S, Event, SegmentScores
 
@@ -103,16 +103,14 @@ def changes(
         parts: list[list[Timeline]] = [[], []]
         found_times: list[int] = []
         unsure = 0
-        with day.open() as files:
-            for rows in in_chunks(day, from_s, to_s):
-                found = files.vectors(rows)
-                scores = second.decisions.of(seconds_of(day, found))
-                others = second.decisions.of(shaken(day, found, random))
-                unsure += sum(not alike(a, b, second.rules) for a, b in zip(scores, others, strict=True))
-                own = scores if before.rule == after.rule else first.decisions.of(seconds_of(day, found))
-                parts[0].append(Timeline.of(own))
-                parts[1].append(Timeline.of(scores))
-                found_times += [each.index for each in scores]
+        for found in vectors_of(day, from_s, to_s):
+            scores = second.decisions.of(seconds_of(day, found))
+            others = second.decisions.of(shaken(day, found, random))
+            unsure += sum(not alike(a, b, second.rules) for a, b in zip(scores, others, strict=True))
+            own = scores if before.rule == after.rule else first.decisions.of(seconds_of(day, found))
+            parts[0].append(Timeline.of(own))
+            parts[1].append(Timeline.of(scores))
+            found_times += [each.index for each in scores]
         times = np.concatenate([np.array(found_times, np.int64), times])
         lines = [Timeline.joined([*part, line]) for part, line in zip(parts, lines, strict=True)]
         oldest = number == len(newest_first)

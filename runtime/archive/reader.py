@@ -8,7 +8,7 @@ from __future__ import annotations
 import mmap
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -45,13 +45,17 @@ from ovavel.runtime.types import Sense
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["Archive", "Day", "DayReader", "Vectors", "read_header"]
+__all__ = ["Archive", "Day", "DayGoneError", "DayReader", "Vectors", "read_header"]
 
 _MOST_HEADER_BYTES = 65_536
 _SCATTERED = 4
 """Where more rows than so many lie between two that are wanted, only those are read."""
 _AT_ONCE = 1 << 20
 """Bytes that are read as they lie, whatever lies between."""
+
+
+class DayGoneError(InputError):
+    """A day that is not there: it was removed after it had been listed, or has not begun."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +76,7 @@ class Day:
         """Open its files.
 
         Raises:
+            DayGoneError: the day was removed meanwhile.
             InputError: one is missing or has the wrong size.
         """
         return DayReader(self)
@@ -152,7 +157,7 @@ class Archive:
         for camera in dict.fromkeys(cameras) or known:
             of_camera = self.root / CONTEXT / camera_folder(camera)
             with os.scandir(of_camera) as entries:
-                names = [entry.name for entry in entries]
+                names = [entry.name for entry in entries if entry.is_dir()]
             for name in names:
                 day = day_of_folder(name)
                 if day is None:
@@ -162,9 +167,10 @@ class Archive:
                 ):
                     continue
                 folder = of_camera / name
-                if not (folder / HEADER).is_file():
+                try:
+                    made_by = read_header(folder).model
+                except DayGoneError:
                     continue
-                made_by = read_header(folder).model
                 if model in (None, made_by.id) and name in day_folders(day.isoformat(), made_by):
                     found.append(Day(camera=camera, day=day, folder=folder, model=made_by))
         return sorted(found, key=lambda each: (-each.start_s, each.camera, each.folder.name))
@@ -179,7 +185,7 @@ class Archive:
         for each in self.days([camera], model=model, from_s=utc_s, to_s=utc_s + 1):
             if each.day != day:
                 continue
-            with each.open() as files:
+            with suppress(DayGoneError), each.open() as files:
                 for second in files.seconds(row, row + 1):
                     return second
         return None
@@ -204,6 +210,8 @@ class DayReader:
                             "check'"
                         )
             except OSError as error:
+                if isinstance(error, FileNotFoundError) and not day.folder.exists():
+                    raise DayGoneError(f"{day.folder} was removed") from error
                 raise InputError(f"{error.filename or day.folder} cannot be read ({error.strerror})") from error
             self._opened = opened.pop_all()
 
@@ -291,12 +299,15 @@ def read_header(folder: Path) -> Header:
     """Read the header of the day in `folder`.
 
     Raises:
-        InputError: there is none, or it is damaged or of another version.
+        DayGoneError: there is none.
+        InputError: it is damaged or of another version.
     """
     path = folder / HEADER
     try:
         with path.open("rb") as file:
             header = read_json(file.read(_MOST_HEADER_BYTES), Header)
+    except FileNotFoundError as error:
+        raise DayGoneError(f"{path} is not there") from error
     except (OSError, ValueError) as error:
         raise InputError(f"{path} is not the header of a day: {error}") from error
     if header.version != VERSION:

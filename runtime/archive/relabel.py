@@ -6,6 +6,7 @@ Shapes: N seconds, D embedding size of a sense.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,7 @@ from numpy.random import Generator, default_rng
 
 from ovavel.runtime.archive.decisions import Decisions
 from ovavel.runtime.archive.layout import DAY_S, NO_AUDIO, NO_VISION, ContextSecond
-from ovavel.runtime.archive.reader import Day, Vectors
+from ovavel.runtime.archive.reader import Day, DayGoneError, Vectors
 from ovavel.runtime.pipeline.tracker import EventRules, EventTracker
 from ovavel.runtime.types import Event, SegmentScores
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from ovavel.runtime.bundle.calibration import Calibration, Rule
     from ovavel.runtime.bundle.vocabulary import Vocabulary
 
-__all__ = ["Relabelled", "alike", "in_chunks", "relabelled", "seconds_of", "shaken"]
+__all__ = ["Relabelled", "alike", "in_chunks", "relabelled", "seconds_of", "shaken", "vectors_of"]
 
 _CHUNK = 600
 
@@ -77,18 +78,23 @@ def relabelled(
         for day in mine:
             events: list[Event] = []
             seconds = unsure = 0
-            with day.open() as files:
-                for rows in in_chunks(day, from_s, to_s):
-                    found = files.vectors(rows)
-                    scores = decisions.of(seconds_of(day, found))
-                    others = decisions.of(shaken(day, found, random))
-                    events += tracker.push(scores)
-                    seconds += len(scores)
-                    unsure += sum(not alike(a, b, tracker.rules) for a, b in zip(scores, others, strict=True))
+            for found in vectors_of(day, from_s, to_s):
+                scores = decisions.of(seconds_of(day, found))
+                others = decisions.of(shaken(day, found, random))
+                events += tracker.push(scores)
+                seconds += len(scores)
+                unsure += sum(not alike(a, b, tracker.rules) for a, b in zip(scores, others, strict=True))
             if day is mine[-1]:
                 events += tracker.close()
             ended = tuple(event for event in events if event.state == "end")
             yield Relabelled(day=day, seconds=seconds, unsure=unsure, events=ended)
+
+
+def vectors_of(day: Day, from_s: int | None, to_s: int | None) -> Iterator[Vectors]:
+    """The seconds of `day` in the rows of `in_chunks`; none where the day was removed meanwhile."""
+    with suppress(DayGoneError), day.open() as files:
+        for rows in in_chunks(day, from_s, to_s):
+            yield files.vectors(rows)
 
 
 def in_chunks(day: Day, from_s: int | None, to_s: int | None) -> Iterator[NDArray[np.intp]]:

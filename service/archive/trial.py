@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 
 from ovavel.runtime.archive.changes import DayChanges, Setting, changes
-from ovavel.runtime.archive.layout import WRITTEN, model_of
-from ovavel.runtime.archive.reader import Archive, Day
+from ovavel.runtime.archive.layout import DAY_S, WRITTEN, model_of
+from ovavel.runtime.archive.reader import Archive, Day, DayGoneError
 from ovavel.runtime.archive.relabel import in_chunks
 from ovavel.runtime.bundle.bundle import Bundle
 from ovavel.runtime.errors import InputError
@@ -71,6 +72,7 @@ def _compared(found: DayChanges, done: int, days: int, other_model: int) -> Comp
 
 def _written(day: Day, trying: Trying) -> int:
     """Seconds of the span that are there."""
-    with day.open() as files:
+    flags = np.zeros(DAY_S, np.uint8)
+    with suppress(DayGoneError), day.open() as files:
         flags = files.flags()
     return sum(int(np.count_nonzero(flags[rows] & WRITTEN)) for rows in in_chunks(day, trying.from_s, trying.to_s))

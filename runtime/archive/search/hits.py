@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,7 @@ import numpy as np
 
 from ovavel.runtime.archive.decisions import Decisions
 from ovavel.runtime.archive.layout import DAY_S, ContextSecond
-from ovavel.runtime.archive.reader import Archive, Day
+from ovavel.runtime.archive.reader import Archive, Day, DayGoneError
 from ovavel.runtime.archive.search.scan import Best
 from ovavel.runtime.bundle.calibration import Calibration
 from ovavel.runtime.pipeline.tracker import EventRules, EventTracker
@@ -181,7 +182,7 @@ class Judge:
         """The seconds from `first_s` to before `last_s`, in order."""
         days = self._archive.days([camera], model=self._model, from_s=first_s, to_s=last_s)
         for day in reversed(days):
-            with day.open() as files:
+            with suppress(DayGoneError), day.open() as files:
                 rows = np.arange(max(0, first_s - day.start_s), min(DAY_S, last_s - day.start_s))
                 if len(rows):
                     yield from files.seconds(int(rows[0]), int(rows[-1]) + 1)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ovavel.runtime.archive.layout import DAY_S
+from ovavel.runtime.archive.reader import DayGoneError
 from ovavel.runtime.system.parallel import default_workers
 
 if TYPE_CHECKING:
@@ -107,8 +108,7 @@ def scan(
     with closing(_ahead(days, read)) as found:
         for number, each in enumerate(found):
             seconds += len(each.rows)
-            if len(each.rows):
-                compared += _rank(each, number, ranking, best, keep)
+            compared += _rank(each, number, ranking, best, keep)
             yield Scanned(done=number + 1, seconds=seconds, compared=compared, best=tuple(best))
 
 
@@ -140,8 +140,8 @@ def _rows(day: Day, files: DayReader, ranking: Ranking, from_s: int | None, to_s
 class _Bits:
     """What the bits of one day say of the N seconds that have what is asked for."""
 
-    files: DayReader
-    """Open."""
+    files: DayReader | None
+    """Open; None where the day was removed meanwhile."""
     rows: NDArray[np.intp]
     """(N,) ascending."""
     estimate: NDArray[np.float32]
@@ -152,7 +152,11 @@ class _Bits:
 
 def _read(day: Day, *, ranking: Ranking, prefilter: Prefilter, from_s: int | None, to_s: int | None) -> _Bits:
     with ExitStack() as opened:
-        files = opened.enter_context(day.open())
+        try:
+            files = opened.enter_context(day.open())
+        except DayGoneError:
+            none = np.empty((0, len(ranking.phrases)), np.float32)
+            return _Bits(files=None, rows=np.empty(0, np.intp), estimate=none, most=none)
         rows = _rows(day, files, ranking, from_s, to_s)
         estimate, most = prefilter.estimates(files, rows)
         opened.pop_all()
@@ -168,20 +172,22 @@ def _ahead(days: Sequence[Day], read: Callable[[Day], _Bits]) -> Generator[_Bits
         waiting.extend(pool.submit(read, day) for day in islice(rest, threads))
         while waiting:
             found = waiting[0].result()
-            with found.files:
+            with found.files or nullcontext():
                 waiting.popleft()
                 waiting.extend(pool.submit(read, day) for day in islice(rest, 1))
                 yield found
     finally:
         pool.shutdown(cancel_futures=True)
         for each in waiting:
-            if not each.cancelled() and each.exception() is None:
-                each.result().files.close()
+            if not each.cancelled() and each.exception() is None and (files := each.result().files):
+                files.close()
 
 
 def _rank(bits: _Bits, number: int, ranking: Ranking, best: list[Best], keep: int) -> int:
     """Rank the seconds of one day into `best`. Returns how many of them were compared."""
-    rows, estimate, most = bits.rows, bits.estimate, bits.most
+    files, rows, estimate, most = bits.files, bits.rows, bits.estimate, bits.most
+    if files is None:
+        return 0
     left = np.arange(len(rows))
     compared = 0
     while True:
@@ -192,7 +198,7 @@ def _rank(bits: _Bits, number: int, ranking: Ranking, best: list[Best], keep: in
         if not len(left):
             return compared
         now = np.argpartition(-lead, _CHUNK)[:_CHUNK] if len(left) > _CHUNK else np.arange(len(left))
-        found = bits.files.vectors(rows[np.sort(left[now])])
+        found = files.vectors(rows[np.sort(left[now])])
         _take(best, number, found.rows, ranking.scores(found), keep)
         compared += len(now)
         left = np.delete(left, now)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
@@ -12,6 +13,8 @@ import pytest
 from support.archives import DAY, archive_clip
 from support.demo_copies import BUNDLE, CLIP
 
+from ovavel.runtime.archive.care import remove_day
+from ovavel.runtime.archive.changes import Setting, changes
 from ovavel.runtime.archive.reader import Archive
 from ovavel.runtime.archive.relabel import relabelled
 from ovavel.runtime.backends import open_backend
@@ -145,6 +148,16 @@ def test_a_span_limits_the_seconds(archive: Archive) -> None:
         to_s=START + 12,
     )
     assert part.seconds == 7
+
+
+def test_a_day_that_was_removed_meanwhile_has_no_seconds(archive: Archive, tmp_path: Path) -> None:
+    shutil.copytree(archive.root, tmp_path / "copy")
+    days, bundle, rule = Archive(tmp_path / "copy").days(), Bundle.open(BUNDLE), Rule(kind="positive")
+    remove_day(days[0])
+    assert [part.seconds for part in relabelled(days, bundle.vocabulary, rule)] == [31, 0]
+    setting = Setting(rule=rule, rules=EventRules())
+    found = changes(days, bundle, setting, setting, from_s=START, to_s=START + 40)
+    assert [each.seconds for each in found] == [0, 31]
 
 
 def test_a_folder_of_another_name_is_no_day(archive: Archive, tmp_path: Path) -> None:

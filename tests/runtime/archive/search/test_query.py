@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import pytest
 from support.archives import DAY, archive_clip, made_up_model, unit, write_seconds
 from support.demo_copies import BUNDLE, EVENTS
 
+from ovavel.runtime.archive.care import remove_day
 from ovavel.runtime.archive.layout import ContextSecond, model_of
 from ovavel.runtime.archive.reader import Archive
 from ovavel.runtime.archive.search.phrases import embed_phrases
@@ -91,6 +94,20 @@ def test_a_time_span_limits_the_seconds(archive: Archive, bundle: Bundle) -> Non
     answer = last(archive, bundle, Question(texts=texts, from_s=START + 14, to_s=START + 16))
     assert answer.seconds == 2
     assert [(hit.peak_s - START) for hit in answer.hits if 14 <= hit.peak_s - START < 16]
+
+
+def test_a_day_that_is_removed_during_a_search_has_no_seconds(
+    tmp_path: Path, archive: Archive, bundle: Bundle
+) -> None:
+    archive = Archive(shutil.copytree(archive.root, tmp_path / "copy"))
+    newest, oldest = archive.days()
+    search = Search(archive, bundle, Question(texts=embed_phrases(bundle, [BELL])))
+    remove_day(newest)
+    with patch.object(archive, "days", return_value=[newest, oldest]):  # listed before it was removed
+        *_, answer = search.answers()
+        assert archive.second("yard", newest.start_s, model=newest.model.id) is None
+    assert (answer.done, answer.days, answer.seconds) == (2, 2, 20)
+    assert any(hit.event for hit in answer.hits)
 
 
 def test_pooled_sound_is_a_model_of_its_own(tmp_path: Path, archive: Archive, bundle: Bundle) -> None:

@@ -75,7 +75,7 @@ def test_several_phrases_are_ranked_as_each_alone(archive: Archive) -> None:
 def one_by_one(days: Sequence[Day], read: Callable[[Day], scanning._Bits]) -> Generator[scanning._Bits]:
     for day in days:
         found = read(day)
-        with found.files:
+        with found.files or contextlib.nullcontext():
             yield found
 
 
@@ -161,6 +161,14 @@ def test_a_day_that_cannot_be_read_ends_the_search_when_it_is_its_turn(archive: 
     with pytest.raises(InputError, match=re.escape(str(tmp_path))):
         next(found)
     assert not bit_threads()
+    assert not files_below(archive.root)
+
+
+def test_a_day_that_was_removed_has_no_seconds(archive: Archive, tmp_path: Path) -> None:
+    days = archive.days()
+    removed = dataclasses.replace(days[2], folder=tmp_path / "2026-11-27")
+    first, second, third = scan([days[0], removed, days[1]], ranking(), keep=100)
+    assert (first.seconds, second.seconds, third.seconds) == (SECONDS, SECONDS, 2 * SECONDS)
     assert not files_below(archive.root)
 
 
