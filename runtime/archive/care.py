@@ -5,28 +5,30 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ovavel.runtime.archive.folders import DayGoneError, folders_in, read_header
 from ovavel.runtime.archive.layout import (
     CONTEXT,
     DAY_S,
     FLAGS,
     GENERATION,
-    HEADER,
     NO_AUDIO,
     NO_VISION,
     Header,
     camera_name,
     day_folders,
     day_of_folder,
+    is_camera_folder,
     pack_bits,
     row_bytes,
 )
-from ovavel.runtime.archive.reader import Day, Vectors, read_header
+from ovavel.runtime.archive.reader import Archive, Day, Vectors
 from ovavel.runtime.archive.writer import locked_day
 from ovavel.runtime.errors import InputError, OutputError
 from ovavel.runtime.system.files import output_error
@@ -60,25 +62,37 @@ def examine(root: Path, *, repair: bool = False) -> Iterator[Finding | Day]:
         InputError: there is no archive.
         OutputError: a day cannot be repaired.
     """
-    base = root / CONTEXT
-    if not base.is_dir():
-        raise InputError(f"{root} holds no archive: it has no folder {CONTEXT!r}")
-    for camera in sorted(path for path in base.iterdir() if path.is_dir()):
-        for folder in sorted(path for path in camera.iterdir() if path.is_dir()):
+    base = Archive(root).root / CONTEXT
+    for camera in folders_in(base):
+        of_camera = base / camera
+        if not is_camera_folder(camera):
+            if not camera.startswith("."):  # else of a file system or a program that copies
+                yield Finding(folder=of_camera, what="is not searched, as no camera has such a folder", repaired=False)
+            continue
+        try:
+            folders = [of_camera / name for name in folders_in(of_camera)]
+        except InputError as error:
+            yield Finding(folder=of_camera, what=str(error), repaired=False)
+            continue
+        for folder in folders:
             if folder.name.startswith(_REMOVED):
                 if repair:
                     shutil.rmtree(folder, ignore_errors=True)
                 yield Finding(folder=folder, what="is left of a day that was removed", repaired=repair)
             elif day_of_folder(folder.name) is not None:
                 yield from _examine_day(folder, repair=repair)
-            elif (folder / HEADER).exists():
-                yield Finding(folder=folder, what=_NO_NAME_OF_A_DAY, repaired=False)
+            else:
+                with suppress(InputError):  # it is none of ours
+                    read_header(folder)
+                    yield Finding(folder=folder, what=_NO_NAME_OF_A_DAY, repaired=False)
 
 
 def _examine_day(folder: Path, *, repair: bool) -> Iterator[Finding | Day]:
     try:
         header = read_header(folder)
     except InputError as error:
+        if isinstance(error, DayGoneError) and not folder.exists():
+            return  # it was removed meanwhile
         yield Finding(
             folder=folder, what=f"has no header that can be read, so nothing of it can ({error})", repaired=False
         )

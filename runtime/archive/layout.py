@@ -43,6 +43,7 @@ __all__ = [
     "day_folders",
     "day_of",
     "day_of_folder",
+    "is_camera_folder",
     "model_of",
     "pack_bits",
     "packed_words",
@@ -194,6 +195,14 @@ def day_of_folder(name: str) -> date | None:
         return date.fromisoformat(found[1]) if found else None
     except ValueError:
         return None
+
+
+def is_camera_folder(name: str) -> bool:
+    """Whether a folder of this name is that of a camera: `camera_folder` gives no others."""
+    try:
+        return camera_folder(camera_name(name)) == name
+    except UsageError:
+        return False
 
 
 def row_bytes(model: Model) -> dict[str, int]:

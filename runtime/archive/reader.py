@@ -17,45 +17,39 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ovavel.runtime.archive.folders import DayGoneError, folders_in, read_header
 from ovavel.runtime.archive.layout import (
     CONTEXT,
     DAY_S,
     FLAGS,
-    HEADER,
     NO_AUDIO,
     NO_VISION,
-    VERSION,
     WRITTEN,
     ContextSecond,
-    Header,
     Model,
     camera_folder,
     camera_name,
     day_folders,
     day_of,
     day_of_folder,
+    is_camera_folder,
     packed_words,
     row_bytes,
     start_of,
 )
 from ovavel.runtime.errors import InputError
-from ovavel.runtime.system.untrusted import read_json
+from ovavel.runtime.reporting.text import shown_name
 from ovavel.runtime.types import Sense
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["Archive", "Day", "DayGoneError", "DayReader", "Vectors", "read_header"]
+__all__ = ["Archive", "Day", "DayReader", "Listing", "Vectors"]
 
-_MOST_HEADER_BYTES = 65_536
 _SCATTERED = 4
 """Where more rows than so many lie between two that are wanted, only those are read."""
 _AT_ONCE = 1 << 20
 """Bytes that are read as they lie, whatever lies between."""
-
-
-class DayGoneError(InputError):
-    """A day that is not there: it was removed after it had been listed, or has not begun."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,6 +104,31 @@ class Vectors:
         return found
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listing:
+    """The days of an archive, newest first."""
+
+    days: list[Day]
+    """Those of the model that was asked for."""
+    others: list[Day]
+    """Those of other models."""
+    unreadable: list[str]
+    """CAMERA/DAY, or CAMERA, whose folder or header cannot be read."""
+
+    @property
+    def left_out(self) -> str:
+        """For people: what there is beside `days`; empty if nothing is."""
+        found = []
+        if self.others:
+            found.append(f"{len(self.others)} days of cameras hold vectors of another model and are left out")
+        if self.unreadable:
+            found.append(
+                f"{len(self.unreadable)} folders of the archive cannot be read and are left out, "
+                f"{shown_name(self.unreadable[0])} the first of them: 'ovavel archive check' says why"
+            )
+        return "; ".join(found)
+
+
 class Archive:
     """An archive's folder."""
 
@@ -126,8 +145,12 @@ class Archive:
         self.root = root
 
     def cameras(self) -> list[str]:
-        """The cameras' names, in order."""
-        return sorted(camera_name(entry.name) for entry in os.scandir(self.root / CONTEXT) if entry.is_dir())
+        """The cameras' names, in order; other folders, such as those of a file system, are left out.
+
+        Raises:
+            InputError: the archive cannot be read.
+        """
+        return sorted(camera_name(name) for name in folders_in(self.root / CONTEXT) if is_camera_folder(name))
 
     def days(
         self,
@@ -137,27 +160,41 @@ class Archive:
         from_s: int | None = None,
         to_s: int | None = None,
     ) -> list[Day]:
-        """The days that exist, newest first.
+        """The days of `listing`."""
+        return self.listing(cameras, model=model, from_s=from_s, to_s=to_s).days
+
+    def listing(
+        self,
+        cameras: Sequence[str] = (),
+        *,
+        model: str | None = None,
+        from_s: int | None = None,
+        to_s: int | None = None,
+    ) -> Listing:
+        """The days that exist.
 
         Args:
             cameras: only these; all of them if empty.
-            model: only vectors of this `Model.id`.
+            model: the `Model.id` of the days; None: any.
             from_s: only days with a second at or after this Unix time.
             to_s: only days with a second before this Unix time.
 
         Raises:
-            InputError: there is no such camera, or a header cannot be read.
+            InputError: there is no such camera, or the archive cannot be read.
         """
         known = self.cameras()
         if unknown := [camera for camera in cameras if camera not in known]:
             raise InputError(
                 f"the archive {self.root} has no camera {unknown[0]!r}; it has {', '.join(known) or 'none'}"
             )
-        found = []
+        found, unreadable = list[Day](), list[str]()
         for camera in dict.fromkeys(cameras) or known:
             of_camera = self.root / CONTEXT / camera_folder(camera)
-            with os.scandir(of_camera) as entries:
-                names = [entry.name for entry in entries if entry.is_dir()]
+            try:
+                names = folders_in(of_camera)
+            except InputError:
+                unreadable.append(camera)
+                continue
             for name in names:
                 day = day_of_folder(name)
                 if day is None:
@@ -166,14 +203,21 @@ class Archive:
                     to_s is not None and start_of(day) >= to_s
                 ):
                     continue
-                folder = of_camera / name
                 try:
-                    made_by = read_header(folder).model
+                    made_by = read_header(of_camera / name).model
                 except DayGoneError:
                     continue
-                if model in (None, made_by.id) and name in day_folders(day.isoformat(), made_by):
-                    found.append(Day(camera=camera, day=day, folder=folder, model=made_by))
-        return sorted(found, key=lambda each: (-each.start_s, each.camera, each.folder.name))
+                except InputError:
+                    unreadable.append(f"{camera}/{name}")
+                    continue
+                if name in day_folders(day.isoformat(), made_by):
+                    found.append(Day(camera=camera, day=day, folder=of_camera / name, model=made_by))
+        found.sort(key=lambda each: (-each.start_s, each.camera, each.folder.name))
+        return Listing(
+            days=[day for day in found if model in (None, day.model.id)],
+            others=[day for day in found if model not in (None, day.model.id)],
+            unreadable=unreadable,
+        )
 
     def second(self, camera: str, utc_s: int, *, model: str) -> ContextSecond | None:
         """The second of `camera` that begins at `utc_s`; None if it is not there.
@@ -293,25 +337,3 @@ class DayReader:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-def read_header(folder: Path) -> Header:
-    """Read the header of the day in `folder`.
-
-    Raises:
-        DayGoneError: there is none.
-        InputError: it is damaged or of another version.
-    """
-    path = folder / HEADER
-    try:
-        with path.open("rb") as file:
-            header = read_json(file.read(_MOST_HEADER_BYTES), Header)
-    except FileNotFoundError as error:
-        raise DayGoneError(f"{path} is not there") from error
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} is not the header of a day: {error}") from error
-    if header.version != VERSION:
-        raise InputError(
-            f"{path} has version {header.version}, and this ovavel reads {VERSION}: use the one that wrote it"
-        )
-    return header

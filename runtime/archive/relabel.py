@@ -14,8 +14,9 @@ import numpy as np
 from numpy.random import Generator, default_rng
 
 from ovavel.runtime.archive.decisions import Decisions
+from ovavel.runtime.archive.folders import DayGoneError
 from ovavel.runtime.archive.layout import DAY_S, NO_AUDIO, NO_VISION, ContextSecond
-from ovavel.runtime.archive.reader import Day, DayGoneError, Vectors
+from ovavel.runtime.archive.reader import Day, Vectors
 from ovavel.runtime.pipeline.tracker import EventRules, EventTracker
 from ovavel.runtime.types import Event, SegmentScores
 

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ovavel.runtime.archive.folders import read_header
 from ovavel.runtime.archive.layout import (
     CONTEXT,
     DAY_S,
@@ -37,7 +38,6 @@ from ovavel.runtime.archive.layout import (
     quantized,
     row_bytes,
 )
-from ovavel.runtime.archive.reader import read_header
 from ovavel.runtime.errors import InputError, OutputError
 from ovavel.runtime.system.files import atomic_write, make_folder, output_error
 

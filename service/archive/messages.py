@@ -80,7 +80,7 @@ class Answered(Struct, frozen=True, kw_only=True, tag=True):
     last: bool
     hits: tuple[Hit, ...]
     note: str
-    """What is different from live watching; empty if nothing is."""
+    """What is different from live watching, and what is not searched; empty if nothing is."""
 
 
 class Compared(Struct, frozen=True, kw_only=True, tag=True):
@@ -97,6 +97,8 @@ class Compared(Struct, frozen=True, kw_only=True, tag=True):
     """Seconds of the day that were decided on."""
     other_model: int
     """Seconds of all days that the archive has of another model, which cannot be compared."""
+    unreadable: int
+    """Folders of the archive that cannot be read: a day of a camera each, or all of them."""
     unsure: int
     """Seconds that rounding may have decided with the settings to try."""
     differences: tuple[Difference, ...]

@@ -6,6 +6,7 @@ written until there is room; only when none of them are left do its oldest days 
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Sequence
 
@@ -23,6 +24,8 @@ __all__ = ["ArchiveRetention", "plan"]
 
 _US = 1_000_000
 _BLOCK = 512
+
+_log = logging.getLogger(__name__)
 
 
 def plan(days: Sequence[tuple[Day, int]], keep: Keep, *, now_us: int, lacking_bytes: int = 0) -> list[Day]:
@@ -54,6 +57,7 @@ class ArchiveRetention:
         """Keep to what `evidence` keeps to, which says how much of the disk stays free."""
         self._store, self._evidence = store, evidence
         self._age = AgeClock.of(store, keep=False)
+        self._unreadable: list[str] = []
         self.kept: tuple[KindReport, ...] = ()
         """How much was left the last time, if there is an archive."""
 
@@ -94,7 +98,11 @@ class ArchiveRetention:
     def _days(self) -> list[tuple[Day, int]]:
         if not (self._store.folder / CONTEXT).is_dir():
             return []
-        return [(day, _bytes_of(day)) for day in Archive(self._store.folder).days()]
+        listing = Archive(self._store.folder).listing()
+        if listing.unreadable and listing.unreadable != self._unreadable:
+            _log.warning("the limits of the archive do not hold for all of it: %s", listing.left_out)
+        self._unreadable = listing.unreadable
+        return [(day, _bytes_of(day)) for day in listing.days]
 
     def _is_evidence_left(self) -> bool:
         """Whether there are files of events that may be removed to make room."""

@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from ovavel.runtime.archive.changes import DayChanges, Setting, changes
+from ovavel.runtime.archive.folders import DayGoneError
 from ovavel.runtime.archive.layout import DAY_S, WRITTEN, model_of
-from ovavel.runtime.archive.reader import Archive, Day, DayGoneError
+from ovavel.runtime.archive.reader import Archive, Day, Listing
 from ovavel.runtime.archive.relabel import in_chunks
 from ovavel.runtime.bundle.bundle import Bundle
 from ovavel.runtime.errors import InputError
@@ -19,6 +20,8 @@ from ovavel.runtime.pipeline.rules.apply import live_rule
 from ovavel.service.archive.messages import Compared, Trying
 
 __all__ = ["tried"]
+
+_NOTHING = "the archive has nothing of these cameras at that time"
 
 
 def tried(trying: Trying) -> Iterator[Compared]:
@@ -35,14 +38,15 @@ def tried(trying: Trying) -> Iterator[Compared]:
         for name in (None, trying.fusion)
     )
     known = [camera for camera in archive.cameras() if camera in trying.cameras]
-    days = archive.days(known, from_s=trying.from_s, to_s=trying.to_s) if known else []
+    if not known:
+        raise InputError(_NOTHING)
     model = model_of(bundle, pooled=trying.pooled).id
-    ours = [day for day in days if day.model.id == model]
-    if not ours:
-        raise InputError("the archive has nothing of these cameras at that time, or of another model alone")
+    listing = archive.listing(known, model=model, from_s=trying.from_s, to_s=trying.to_s)
+    if not listing.days:
+        raise InputError(f"{_NOTHING}: {listing.left_out}" if listing.left_out else _NOTHING)
     of_cameras = [
         changes(
-            [day for day in ours if day.camera == camera],
+            [day for day in listing.days if day.camera == camera],
             bundle,
             Setting(rule=own, rules=before.rules),
             Setting(rule=other, rules=after.rules),
@@ -51,20 +55,21 @@ def tried(trying: Trying) -> Iterator[Compared]:
         )
         for camera, (before, after) in trying.cameras.items()
     ]
-    other_model = sum(_written(day, trying) for day in days if day.model.id != model)
+    other_model = sum(_written(day, trying) for day in listing.others)
     for done, each in enumerate(heapq.merge(*of_cameras, key=lambda each: -each.day.start_s), 1):
-        yield _compared(each, done, len(ours), other_model)
+        yield _compared(each, done, listing, other_model)
 
 
-def _compared(found: DayChanges, done: int, days: int, other_model: int) -> Compared:
+def _compared(found: DayChanges, done: int, listing: Listing, other_model: int) -> Compared:
     return Compared(
         done=done,
-        days=days,
+        days=len(listing.days),
         camera=found.day.camera,
         from_s=found.from_s,
         to_s=found.to_s,
         seconds=found.seconds,
         other_model=other_model,
+        unreadable=len(listing.unreadable),
         unsure=found.unsure,
         differences=found.differences,
     )

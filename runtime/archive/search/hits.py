@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ovavel.runtime.archive.decisions import Decisions
+from ovavel.runtime.archive.folders import DayGoneError
 from ovavel.runtime.archive.layout import DAY_S, ContextSecond
-from ovavel.runtime.archive.reader import Archive, Day, DayGoneError
+from ovavel.runtime.archive.reader import Archive, Day
 from ovavel.runtime.archive.search.scan import Best
 from ovavel.runtime.bundle.calibration import Calibration
 from ovavel.runtime.pipeline.tracker import EventRules, EventTracker

@@ -87,7 +87,8 @@ class Search:
         self._archive, self._question, self._model = archive, question, model_of(bundle, pooled=question.pooled)
         if (question.texts is None) == (question.like is None):
             raise UsageError("look for phrases or for what is like a second, one of them")
-        self._days = archive.days(question.cameras, model=self._model.id, from_s=question.from_s, to_s=question.to_s)
+        listing = archive.listing(question.cameras, model=self._model.id, from_s=question.from_s, to_s=question.to_s)
+        self._days = listing.days
         if not self._days:
             self._refuse_empty(bundle)
         vocabulary, self._labels = bundle.vocabulary, [""]
@@ -102,7 +103,8 @@ class Search:
             self._ranking = Ranking(phrases=self._vectors(*question.like), evidence=question.evidence)
         if question.without is not None:
             vocabulary, _ = _with_names(vocabulary, question.without)
-        rule, self.note = _rule(bundle, vocabulary)
+        rule, judged = _rule(bundle, vocabulary)
+        self.note = "; ".join(filter(None, (judged, listing.left_out)))
         calibration = bundle.manifest.calibration_for(rule)
         self._judge = Judge(
             archive,
@@ -114,7 +116,7 @@ class Search:
         self._hits: dict[tuple[int, Stretch], list[Hit]] = {}
 
     note: str
-    """For people: what is different from live watching; empty if nothing is."""
+    """For people: what is different from live watching, and what is not searched; empty if nothing is."""
 
     def answers(self, *, keep: int = KEPT) -> Iterator[Answer]:
         """Search the days, newest first, and answer after each. Closing the iterator cancels the rest.

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ovavel.runtime.archive.folders import DayGoneError
 from ovavel.runtime.archive.layout import DAY_S
-from ovavel.runtime.archive.reader import DayGoneError
 from ovavel.runtime.system.parallel import default_workers
 
 if TYPE_CHECKING:

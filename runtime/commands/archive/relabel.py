@@ -60,10 +60,12 @@ class Relabel:
         (first_s, last_s), rules = self.span.span_s, self.events.rules
         archive, bundle = Archive(self.span.archive), Bundle.open(self.bundle)
         model = model_of(bundle, pooled=self.span.pooled)
-        days = archive.days(self.span.camera, model=model.id, from_s=first_s, to_s=last_s)
+        listing = archive.listing(self.span.camera, model=model.id, from_s=first_s, to_s=last_s)
+        days, left_out = listing.days, f"; {listing.left_out}" if listing.left_out else ""
         if not days:
             raise InputError(
                 f"the archive {archive.root} has nothing of {model.name} of the bundle {bundle.path} at that time"
+                f"{left_out}"
             )
         vocabulary, manifest = self._vocabulary(bundle), bundle.manifest
         texts = len(vocabulary.background_texts)
@@ -88,7 +90,8 @@ class Relabel:
                 progress("deciding", (number + 1) / len(days))
         self._print(events)
         ErrorConsole().print(
-            f"{len(events)} events in {seconds} seconds; rounding may have decided {unsure} of them", markup=False
+            f"{len(events)} events in {seconds} seconds; rounding may have decided {unsure} of them{left_out}",
+            markup=False,
         )
         return 0
 

@@ -87,6 +87,8 @@ class Previewed(Struct, kw_only=True):
     """Seconds of the day that were decided on."""
     other_model: int
     """Seconds of all days that the archive has of another model, which cannot be compared."""
+    unreadable: int
+    """Folders of the archive that cannot be read: a day of a camera each, or all of them."""
     unsure: int
     """Seconds that the rounding of the archive may have decided with the settings to try."""
     recorded: int
@@ -191,6 +193,7 @@ class PreviewAPI:
             asked_s=asked_s,
             seconds=found.seconds,
             other_model=found.other_model,
+            unreadable=found.unreadable,
             unsure=found.unsure,
             recorded=len(inside),
             unmatched=len(inside - matched),

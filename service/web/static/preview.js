@@ -147,6 +147,7 @@ function hours(seconds) {
 function apart(total) {
   const found = [`The archive has ${hours(total.seconds)} of ${hours(total.asked)}`];
   if (total.other_model) found.push(`${hours(total.other_model)} of another model cannot be compared`);
+  if (total.unreadable) found.push(`${many(total.unreadable, 'folder')} of it cannot be read: see 'ovavel archive check'`);
   found.push(`rounding may decide ${many(total.unsure, 'second')} differently from live watching`);
   found.push(
     `${total.unmatched} of ${many(total.recorded, 'recorded event')} had other settings or names then, or are not in the archive`,
@@ -163,14 +164,14 @@ async function run() {
   cancel.onclick = () => stopped.abort();
   cancel.hidden = false;
   const [days, counts] = [new Map(), new Map()];
-  const total = { asked: 0, seconds: 0, unsure: 0, recorded: 0, unmatched: 0, left_out: 0, other_model: 0 };
+  const total = { asked: 0, seconds: 0, unsure: 0, recorded: 0, unmatched: 0, left_out: 0, other_model: 0, unreadable: 0 };
   say('');
   document.getElementById('found').hidden = true;
   document.getElementById('previewed').replaceChildren();
   progress.textContent = 'deciding on the newest day…';
   const problem = await question('preview', asked, stopped.signal, (found) => {
     for (const name of ['seconds', 'unsure', 'recorded', 'unmatched', 'left_out']) total[name] += found[name];
-    [total.asked, total.other_model] = [found.asked_s, found.other_model];
+    [total.asked, total.other_model, total.unreadable] = [found.asked_s, found.other_model, found.unreadable];
     for (const [label, kinds] of Object.entries(found.counts)) {
       const known = counts.get(label) ?? {};
       for (const [kind, count] of Object.entries(kinds)) known[kind] = (known[kind] ?? 0) + count;

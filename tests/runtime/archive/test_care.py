@@ -93,6 +93,49 @@ def test_damage_is_found_and_repaired(root: Path, kind: str, capsys: pytest.Capt
         assert sorted(set(before) - set(left)) == gone
 
 
+FOREIGN = [".stversions", ".Trash-1000", ".@__thumb", "50%", "a%20b", "caf\udce9"]
+
+
+def test_folders_that_are_no_cameras_harm_nothing(root: Path) -> None:
+    days = Archive(root).days()
+    for name in FOREIGN:
+        shutil.copytree(root / "context" / "yard", root / "context" / name)
+    assert Archive(root).cameras() == ["yard"]
+    assert Archive(root).days() == days
+    assert found(root) == ["is not searched, as no camera has such a folder"] * 3, "those that are not hidden"
+
+
+def refused(path: Path) -> Callable[[object], object]:
+    """`os.scandir` where `path` must not be read."""
+    scandir = os.scandir
+
+    def listed(folder: object) -> object:
+        if folder == path:
+            raise PermissionError(13, "Permission denied", str(folder))
+        return scandir(folder)  # type: ignore[call-overload]
+
+    return listed
+
+
+def test_what_cannot_be_read_is_left_out_and_named(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for camera, header in (("gate", b""), ("door", b"{}")):
+        write_seconds(root, camera, MODEL, [ContextSecond(utc_s=DAY, vision=None, audio=None)])
+        (root / "context" / camera / "2026-11-28" / "header.json").write_bytes(header)
+    write_seconds(root, "lost+found", MODEL, [ContextSecond(utc_s=DAY, vision=None, audio=None)])
+    write_seconds(root, "yard", made_up_model(number=1), [ContextSecond(utc_s=DAY, vision=None, audio=None)])
+    monkeypatch.setattr(os, "scandir", refused(root / "context" / "lost+found"))
+    listing = Archive(root).listing(model=MODEL.id)
+    assert [(day.camera, day.folder.name) for day in listing.days] == [("yard", "2026-11-28")]
+    assert [day.folder.name for day in listing.others] == [f"2026-11-28.{1:016x}"]
+    assert listing.unreadable == ["door/2026-11-28", "gate/2026-11-28", "lost+found"]
+    assert listing.left_out == (
+        "1 days of cameras hold vectors of another model and are left out; 3 folders of the archive cannot be read and "
+        "are left out, door/2026-11-28 the first of them: 'ovavel archive check' says why"
+    )
+    assert len(Archive(root).days()) == 2
+    assert [each for each in found(root, repair=True) if "cannot be read" in each][-1].endswith("check who may read it")
+
+
 def test_what_cannot_be_repaired_stays(root: Path) -> None:
     day = root / "context" / "yard" / "2026-11-28"
     (day / "header.json").write_bytes(b"{}")

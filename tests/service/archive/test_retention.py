@@ -1,18 +1,23 @@
-"""How long the archive is kept, and what a day that cannot be removed costs."""
+"""How long the archive is kept, and what a day that cannot be read or removed costs."""
 
 from __future__ import annotations
 
 import itertools
+import logging
 import time
 
+import numpy as np
 import pytest
 from support.archived import DAY_US, GATE, START_US, Archived, of_nothing, segments
+from support.archives import DAY, made_up_model, unit, write_seconds
 
+from ovavel.runtime.archive.layout import DAY_S, ContextSecond
 from ovavel.runtime.archive.reader import Archive
 from ovavel.runtime.archive.writer import locked_day
-from ovavel.service.archive.retention import plan
+from ovavel.service.archive.retention import ArchiveRetention, plan
 from ovavel.service.config.site import Keep
 from ovavel.service.encoding.remote import RemoteEncoder
+from ovavel.service.evidence.retention import Retention
 from ovavel.service.store.database import Database
 
 pytestmark = pytest.mark.timeout(300)
@@ -89,3 +94,19 @@ def test_a_day_that_cannot_be_removed_keeps_neither_others_nor_what_is_written(
     assert kept.files == 2
     archivist._look_after(retain=True)
     assert not archivist.overdue
+
+
+def test_a_day_that_cannot_be_read_stays_and_the_others_go(store: Database, caplog: pytest.LogCaptureFixture) -> None:
+    vector = unit(np.ones(64))
+    for day in range(4):
+        second = ContextSecond(utc_s=DAY + day * DAY_S, vision=vector, audio=vector)
+        write_seconds(store.folder, "gate", made_up_model(), [second])
+    damaged = Archive(store.folder).days()[-1].folder
+    (damaged / "header.json").write_bytes(b"")
+    retention = ArchiveRetention(store, Retention(store, Keep(archive_days=1, min_free_gb=0)))
+    now_us = (DAY + 3 * DAY_S + 3600) * 1_000_000
+    with caplog.at_level(logging.WARNING):
+        assert [retention.apply(now_us=now_us, monotonic_us=each) for each in (0, 60_000_000)] == [1, 0]
+    assert [str(day.day) for day in Archive(store.folder).days()] == ["2026-12-01", "2026-11-30"]
+    assert damaged.is_dir()
+    assert [each.getMessage().count("gate/2026-11-28") for each in caplog.records] == [1], "said once"

@@ -96,9 +96,7 @@ def test_a_time_span_limits_the_seconds(archive: Archive, bundle: Bundle) -> Non
     assert [(hit.peak_s - START) for hit in answer.hits if 14 <= hit.peak_s - START < 16]
 
 
-def test_a_day_that_is_removed_during_a_search_has_no_seconds(
-    tmp_path: Path, archive: Archive, bundle: Bundle
-) -> None:
+def test_a_day_that_is_removed_during_a_search_has_no_seconds(tmp_path: Path, archive: Archive, bundle: Bundle) -> None:
     archive = Archive(shutil.copytree(archive.root, tmp_path / "copy"))
     newest, oldest = archive.days()
     search = Search(archive, bundle, Question(texts=embed_phrases(bundle, [BELL])))
@@ -122,6 +120,9 @@ def test_pooled_sound_is_a_model_of_its_own(tmp_path: Path, archive: Archive, bu
     write_seconds(tmp_path, "yard", full, [ContextSecond(utc_s=DAY + s, vision=vector, audio=vector) for s in (1, 2)])
     both = Archive(tmp_path)
     assert [last(both, bundle, Question(texts=texts, pooled=each)).seconds for each in (False, True)] == [2, 1]
+    assert Search(both, bundle, Question(texts=texts)).note.startswith(
+        "1 days of cameras hold vectors of another model"
+    )
 
 
 def test_what_cannot_be_answered_is_refused(tmp_path: Path, archive: Archive, bundle: Bundle) -> None:

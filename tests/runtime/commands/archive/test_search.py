@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import re
+import shutil
 from pathlib import Path
 from unittest.mock import patch
 
@@ -144,6 +145,20 @@ def test_relabel_gives_the_events_of_the_clip(root: Path, capsys: pytest.Capture
         (f"00:{start:02.0f}", f"00:{end:02.0f}", label) for start, end, label in EVENTS
     ]
     assert re.search(r"6 events in 40 seconds; rounding may have decided \d of them", shown.err)
+
+
+def test_a_day_that_cannot_be_read_ends_nothing_and_is_named(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy = shutil.copytree(root, tmp_path / "copy")
+    (copy / "context" / "yard" / "2026-11-28" / "header.json").write_bytes(b"")
+    left_out = "1 folders of the archive cannot be read and are left out, yard/2026-11-28 the first of them"
+    assert search(copy, DOG) == 0
+    shown = capsys.readouterr()
+    assert left_out in shown.err
+    assert "40 seconds searched in 1 of 1 days" in shown.out
+    assert main(["relabel", "--archive", str(copy), "--bundle", str(BUNDLE)]) == 0
+    assert left_out in capsys.readouterr().err.replace("\n", " ")
 
 
 def test_relabel_with_other_names(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

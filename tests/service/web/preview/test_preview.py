@@ -239,12 +239,15 @@ def test_vectors_of_another_model_are_counted(tmp_path: Path) -> None:
     vector = unit(np.ones(64))
     other = [ContextSecond(utc_s=DAY + at, vision=vector, audio=vector) for at in range(10)]
     write_seconds(tmp_path, "yard", made_up_model(), other)
-    with pytest.raises(InputError, match="of another model alone"):
+    with pytest.raises(InputError, match="at that time: 1 days of cameras hold vectors of another model"):
         next(tried(trying))
     archive_clip(tmp_path, DAY)
     (found,) = tried(trying)
-    assert (found.seconds, found.other_model) == (35, 5)
+    assert (found.seconds, found.other_model, found.unreadable) == (35, 5, 0)
     assert {each.kind for each in found.differences} == {"kept"}
+    (tmp_path / "context" / "yard" / "2026-11-28" / "header.json").write_bytes(b"")
+    (found,) = tried(trying)
+    assert (found.seconds, found.other_model, found.unreadable) == (35, 0, 1)
     with pytest.raises(InputError, match="nothing of these cameras"):
         next(tried(replace(trying, cameras={"nowhere": (own, own)})))
 
