@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import suppress
-from dataclasses import dataclass
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +31,6 @@ from ovavel.runtime.archive.layout import (
 from ovavel.runtime.archive.reader import Archive, Day, Vectors
 from ovavel.runtime.archive.writer import locked_day
 from ovavel.runtime.errors import InputError, OutputError
-from ovavel.runtime.system.files import output_error
 
 __all__ = ["Finding", "examine", "remove_day"]
 
@@ -56,11 +55,10 @@ def examine(root: Path, *, repair: bool = False) -> Iterator[Finding | Day]:
 
     What `repair` does: seconds whose vectors cannot be right are taken out, bits that do not fit their vectors are made
     again, files that are too short get their full size, and what was left of a day that was being removed goes.
-    Writing may continue meanwhile, except to a day that is being repaired.
+    Writing may continue meanwhile, except to a day that is being repaired; one that is being written is not repaired.
 
     Raises:
         InputError: there is no archive.
-        OutputError: a day cannot be repaired.
     """
     base = Archive(root).root / CONTEXT
     for camera in folders_in(base):
@@ -97,14 +95,20 @@ def _examine_day(folder: Path, *, repair: bool) -> Iterator[Finding | Day]:
             folder=folder, what=f"has no header that can be read, so nothing of it can ({error})", repaired=False
         )
         return
-    try:
-        if repair:
-            with locked_day(folder):
-                yield from _examine_files(folder, header, repair=True)
-        else:
-            yield from _examine_files(folder, header, repair=False)
-    except OSError as error:
-        raise output_error(folder, error) from error
+    with ExitStack() as held:
+        busy = ""
+        try:
+            if repair:
+                held.enter_context(locked_day(folder))
+        except OutputError:
+            busy = " (not while another process writes to it)"
+        try:
+            for found in _examine_files(folder, header, repair=repair and not busy):
+                yield replace(found, what=found.what + busy) if isinstance(found, Finding) else found
+        except DayGoneError:
+            return
+        except (InputError, OSError) as error:
+            yield Finding(folder=folder, what=f"cannot be examined ({error})", repaired=False)
 
 
 def _examine_files(folder: Path, header: Header, *, repair: bool) -> Iterator[Finding | Day]:

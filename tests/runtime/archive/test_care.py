@@ -13,7 +13,7 @@ from support.archives import DAY, made_up_model, unit, write_seconds
 
 from ovavel.runtime.archive.care import Finding, examine, remove_day
 from ovavel.runtime.archive.layout import DAY_S, FLAGS, ContextSecond
-from ovavel.runtime.archive.reader import Archive, Day
+from ovavel.runtime.archive.reader import Archive, Day, DayReader
 from ovavel.runtime.archive.writer import ArchiveWriter
 from ovavel.runtime.cli import main
 from ovavel.runtime.errors import InputError, OutputError
@@ -158,12 +158,38 @@ def test_a_copy_of_a_day_is_not_searched_and_noticed(root: Path, name: str) -> N
     assert len([each for each in examine(root) if isinstance(each, Day)]) == 1
 
 
-def test_a_day_that_is_written_is_not_repaired(root: Path) -> None:
+def test_a_day_that_is_written_is_not_repaired_and_the_others_are(root: Path) -> None:
+    write_seconds(root, "zoo", MODEL, [ContextSecond(utc_s=DAY, vision=None, audio=None)])
     with ArchiveWriter(root, "yard", MODEL) as writer:
         writer.write(ContextSecond(utc_s=DAY, vision=None, audio=None))
-        with pytest.raises(OutputError, match="another process does"):
-            found(root, repair=True)
-        assert found(root) == []
+        assert found(root, repair=True) == []
+        for camera in ("yard", "zoo"):
+            overwrite(root / "context" / camera / "2026-11-28" / FLAGS, 700, b"\x01")
+        wrong = "1 seconds whose vectors cannot be right"
+        findings = [each for each in examine(root, repair=True) if isinstance(each, Finding)]
+    assert [(each.what, each.repaired) for each in findings] == [
+        (f"{wrong} (not while another process writes to it)", False),
+        (wrong, True),
+    ]
+
+
+def test_a_day_that_cannot_be_examined_does_not_end_the_examination(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_seconds(root, "zoo", MODEL, [ContextSecond(utc_s=DAY, vision=None, audio=None)])
+    opened = Day.open
+
+    def open_day(day: Day) -> DayReader:
+        if day.camera == "yard":
+            raise InputError("vision.i8 cannot be read (Input/output error)")
+        return opened(day)
+
+    monkeypatch.setattr(Day, "open", open_day)
+    bad, good = examine(root)
+    assert isinstance(bad, Finding)
+    assert bad.what == "cannot be examined (vision.i8 cannot be read (Input/output error))"
+    assert isinstance(good, Day)
+    assert good.camera == "zoo"
 
 
 def test_a_day_is_removed_and_who_reads_it_can_finish(root: Path) -> None:
