@@ -147,7 +147,8 @@ function hours(seconds) {
 function apart(total) {
   const found = [`The archive has ${hours(total.seconds)} of ${hours(total.asked)}`];
   if (total.other_model) found.push(`${hours(total.other_model)} of another model cannot be compared`);
-  if (total.unreadable) found.push(`${many(total.unreadable, 'folder')} of it cannot be read: see 'ovavel archive check'`);
+  if (total.unreadable)
+    found.push(`${many(total.unreadable, 'folder')} of it cannot be read: see 'ovavel archive check'`);
   found.push(`rounding may decide ${many(total.unsure, 'second')} differently from live watching`);
   found.push(
     `${total.unmatched} of ${many(total.recorded, 'recorded event')} had other settings or names then, or are not in the archive`,
@@ -164,7 +165,16 @@ async function run() {
   cancel.onclick = () => stopped.abort();
   cancel.hidden = false;
   const [days, counts] = [new Map(), new Map()];
-  const total = { asked: 0, seconds: 0, unsure: 0, recorded: 0, unmatched: 0, left_out: 0, other_model: 0, unreadable: 0 };
+  const total = {
+    asked: 0,
+    seconds: 0,
+    unsure: 0,
+    recorded: 0,
+    unmatched: 0,
+    left_out: 0,
+    other_model: 0,
+    unreadable: 0,
+  };
   say('');
   document.getElementById('found').hidden = true;
   document.getElementById('previewed').replaceChildren();

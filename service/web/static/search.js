@@ -9,6 +9,8 @@ const progress = document.getElementById('progress');
 const names = new Map([...(form?.elements.camera.options ?? [])].map((each) => [each.value, each.textContent]));
 const DAY_US = 86_400_000_000;
 
+let running = null;
+
 function cell(row, text) {
   const made = row.insertCell();
   made.textContent = text;
@@ -93,6 +95,7 @@ async function run() {
   const name = document.getElementById('name');
   if (name) name.href = `${base}words?name=${encodeURIComponent(fields.phrase)}#add`;
   const stopped = new AbortController();
+  running = stopped;
   cancel.onclick = () => stopped.abort();
   cancel.hidden = false;
   let hits = [];
@@ -110,6 +113,7 @@ async function run() {
     const days = `${found.done} of ${found.days} days of cameras`;
     progress.textContent = `${fit} fit better than the background; ${hours} hours searched, ${days}`;
   });
+  if (running !== stopped) return; // another one was started meanwhile
   cancel.hidden = true;
   if (stopped.signal.aborted) progress.textContent += ' – cancelled';
   else if (problem) {

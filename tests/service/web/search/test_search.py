@@ -194,6 +194,23 @@ def test_the_page_shows_hits_and_leads_to_a_preview_of_the_name(served: Served) 
 
 
 @pytest.mark.slow
+def test_a_search_that_replaces_another_can_be_cancelled(served: Served) -> None:
+    with chromium_page() as page:
+        page.route("**/api/v1/search", lambda route: None)  # none is answered
+        page.goto(f"http://127.0.0.1:{served.port}/search?phrase=first")
+        cancel = page.get_by_role("button", name="Cancel")
+        cancel.wait_for()
+        with page.expect_request("**/api/v1/search"):
+            page.get_by_role("button", name="Search").click()
+        page.evaluate("new Promise((done) => setTimeout(done))")  # the first one has ended
+        assert page.locator("#progress").inner_text() == "searching…"
+        assert cancel.is_visible()
+        cancel.click()
+        page.locator("#progress", has_text="searching… – cancelled").wait_for()
+        assert not cancel.is_visible()
+
+
+@pytest.mark.slow
 def test_a_phrase_in_the_address_is_text_and_is_searched_for(served: Served) -> None:
     with chromium_page() as page:
         page.goto(f"http://127.0.0.1:{served.port}/search?phrase=%22%3E%3Cscript%3Ealert(1)%3C/script%3E")
