@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -149,8 +150,12 @@ class Search:
 
     def _answer(self, scanned: Scanned, hits: list[Hit], day: Day | None) -> Answer:
         once: dict[tuple[object, ...], Hit] = {}
+        count = Counter[str]()
         for hit in sorted(hits, key=lambda hit: -hit.score):
-            once.setdefault((hit.phrase, hit.camera, hit.start_s, hit.end_s), hit)  # an event may lie in two stretches
+            key = hit.phrase, hit.camera, hit.start_s, hit.end_s
+            if key not in once and count[hit.phrase] < self._question.limit:  # an event may lie in two stretches
+                once[key] = hit
+                count[hit.phrase] += 1
         return Answer(
             day=day,
             done=scanned.done,

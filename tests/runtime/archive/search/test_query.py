@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import shutil
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
 import numpy as np
@@ -15,6 +17,7 @@ from support.demo_copies import BUNDLE, EVENTS
 from ovavel.runtime.archive.care import remove_day
 from ovavel.runtime.archive.layout import ContextSecond, model_of
 from ovavel.runtime.archive.reader import Archive
+from ovavel.runtime.archive.search.hits import Hit, Stretch
 from ovavel.runtime.archive.search.phrases import embed_phrases
 from ovavel.runtime.archive.search.query import Answer, Question, Search
 from ovavel.runtime.bundle.bundle import Bundle
@@ -87,6 +90,22 @@ def test_like_a_second_finds_the_other_one(archive: Archive, bundle: Bundle) -> 
     hits = last(archive, bundle, question).hits
     assert hits[0].score == pytest.approx(1, abs=0.01)
     assert [(hit.peak_s - START, hit.label) for hit in hits[:2]] == [(2, BELL), (pytest.approx(8, abs=1.5), BELL)]
+
+
+def test_a_limit_is_one_of_hits_for_each_phrase(archive: Archive, bundle: Bundle) -> None:
+    """One stretch may hold several events, here those of the bell."""
+    question = Question(texts=embed_phrases(bundle, [BELL, DOG]), limit=1)
+    search = Search(archive, bundle, question)
+    judged = search._judge.hits
+
+    def two(stretch: Stretch, phrase: str, *more: Any) -> list[Hit]:
+        (hit, *_) = judged(stretch, phrase, *more)
+        return [hit, replace(hit, start_s=hit.start_s - 1, score=hit.score - 0.1)]
+
+    with patch.object(search._judge, "hits", two):
+        for answer in search.answers():
+            assert max(Counter(hit.phrase for hit in answer.hits).values(), default=0) <= 1
+    assert {hit.phrase for hit in answer.hits} == {BELL, DOG}
 
 
 def test_a_time_span_limits_the_seconds(archive: Archive, bundle: Bundle) -> None:
