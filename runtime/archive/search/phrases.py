@@ -24,6 +24,8 @@ __all__ = ["embed_phrases"]
 
 _BATCH = 8
 _MOST_BYTES = 1_000_000
+_MOST_KEPT = 4096
+"""Phrases, some 40 MB of them at full size: whoever may search a service adds to them."""
 
 
 def embed_phrases(
@@ -56,6 +58,7 @@ def embed_phrases(
         for row, phrase in enumerate(left):
             found[phrase] = embeddings[row : row + 1]
             _keep(_place(bundle, phrase), found[phrase])
+        _prune()
     return Texts(phrases=checked, embeddings=TextEmbeddings.joined([found[phrase] for phrase in checked]))
 
 
@@ -68,7 +71,11 @@ def _place(bundle: Bundle, phrase: str) -> Path:
             digest.update(files[name].sha256.encode())
     for each in (*(files[name].sha256 for name in encoders.tokenizers), *bundle.vocabulary.prompts, phrase):
         digest.update(each.encode() + b"\0")
-    return cache_folder() / "phrases" / f"{digest.hexdigest()}.npz"
+    return _folder() / f"{digest.hexdigest()}.npz"
+
+
+def _folder() -> Path:
+    return cache_folder() / "phrases"
 
 
 def _read(path: Path) -> TextEmbeddings | None:
@@ -84,3 +91,11 @@ def _keep(path: Path, embeddings: TextEmbeddings) -> None:
     with suppress(OvavelError):  # a cache that cannot be written only costs time
         make_private_folder(path.parent)
         atomic_write(path, embeddings.encode(), private=True)
+
+
+def _prune() -> None:
+    """Remove the oldest phrases beyond `_MOST_KEPT`."""
+    with suppress(OSError):  # another process prunes them too; what is left goes the next time
+        files = sorted(_folder().iterdir(), key=lambda file: file.stat().st_mtime_ns)
+        for file in files[:-_MOST_KEPT]:
+            file.unlink()
