@@ -31,7 +31,7 @@ from ovavel.runtime.pipeline.localizer import no_picture
 from ovavel.runtime.session import Session
 from ovavel.runtime.sources.media.source import MediaSource
 from ovavel.runtime.system.progress import Progress, no_progress
-from ovavel.runtime.types import RATE_HZ, WINDOW_S, Chunk, EconomyMode, Frame, Samples, Sense
+from ovavel.runtime.types import RATE_HZ, WINDOW_S, Chunk, EconomyMode, Frame, Gap, GapCause, Samples, Sense
 
 __all__ = ["MODES", "Costs", "Film", "Twin", "day_film", "looped_film", "measure_costs"]
 
@@ -49,9 +49,9 @@ class Film:
 
     name: str
     frames: Sequence[NDArray[np.uint8] | None]
-    """(H, W, 3) each."""
+    """(H, W, 3) each; None where nothing is seen."""
     sounds: Sequence[NDArray[np.float32] | None]
-    """(channels, n) each, a second."""
+    """(channels, n) each, a second; None where nothing is heard."""
     rate_hz: int = RATE_HZ
 
 
@@ -226,16 +226,21 @@ class _Played:
         self._asked.release()
 
     def chunks(self) -> Iterator[Chunk]:
-        """Yield picture and sound."""
+        """Yield picture and sound of each second, or a gap in place of them."""
         for second in range(self._seconds):
             self._asked.acquire()
             if self._stopping:
                 return
             place, now_s = second % len(self._film.frames), time.monotonic()
             frame, sound = self._film.frames[place], self._film.sounds[place]
-            if frame is not None:
+            # A sense that the film lacks is declared missing: the next second is asked for when this one is decided.
+            if frame is None:
+                yield Gap(sense="vision", cause=GapCause.NO_VIDEO, start_s=float(second), duration_s=WINDOW_S)
+            else:
                 yield Frame(time_s=second + WINDOW_S / 2, captured_s=now_s, image=partial(_same, frame))
-            if sound is not None:
+            if sound is None:
+                yield Gap(sense="audio", cause=GapCause.NO_AUDIO, start_s=float(second), duration_s=WINDOW_S)
+            else:
                 yield Samples(time_s=float(second), captured_s=now_s, waveform=sound, rate_hz=self._film.rate_hz)
 
     def close(self) -> None:

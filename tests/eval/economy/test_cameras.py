@@ -95,6 +95,24 @@ def test_a_twin_decides_with_one_backend_and_asks_the_other_as_often() -> None:
     assert all(each > 0 for each in twin.aside_s)
 
 
+@pytest.mark.parametrize(("seen", "heard"), [((1,), (0,)), ((0,), (1,)), ((1, 0, 0), (1, 1, 0))])
+def test_a_film_that_lacks_a_sense_now_and_then_or_always_is_watched_to_its_end(
+    seen: tuple[int, ...], heard: tuple[int, ...]
+) -> None:
+    """Two seconds at most are ahead: a window that waited for later ones would wait for ever."""
+    bundle, seconds = Assets.open().bundle, 5
+    picture, sound = np.zeros((40, 40, 3), np.uint8), np.zeros((1, 16_000), np.float32)
+    film = Film(
+        name="gaps",
+        frames=[picture if each else None for each in seen],
+        sounds=[sound if each else None for each in heard],
+    )
+    with closing(open_backend(bundle, device="cpu", threads=1)) as backend:
+        costs = measure_costs(bundle, backend, film, seconds, fusion="agreement")
+    assert costs["off"].encoded == tuple(seen[second % len(seen)] for second in range(seconds))
+    assert {len(each.work_ms) for each in costs.values()} == {seconds}
+
+
 def test_a_twin_of_an_engine_that_encodes_both_senses_at_once_is_refused() -> None:
     """The time that deciding takes beside it cannot be left out."""
     bundle = Assets.open().bundle
