@@ -8,9 +8,10 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
@@ -31,13 +32,13 @@ from ovavel.runtime.pipeline.localizer import no_picture
 from ovavel.runtime.session import Session
 from ovavel.runtime.sources.media.source import MediaSource
 from ovavel.runtime.system.progress import Progress, no_progress
-from ovavel.runtime.types import RATE_HZ, WINDOW_S, Chunk, EconomyMode, Frame, Gap, GapCause, Samples, Sense
+from ovavel.runtime.types import RATE_HZ, WINDOW_S, Chunk, EconomyMode, Frame, Gap, GapCause, Samples, Sense, Window
 
 __all__ = ["MODES", "Costs", "Film", "Twin", "day_film", "looped_film", "measure_costs"]
 
 MODES: tuple[EconomyMode, ...] = ("off", "exact", "auto")
 _LONGEST_S = 300
-"""Seconds of a recording that are kept in memory and looped."""
+"""Most seconds of a recording that are kept in memory and looped."""
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -65,27 +66,29 @@ def day_film(kind: DayKind, seed: int, seconds: int) -> Film:
     )
 
 
-def looped_film(path: Path, rate_hz: int) -> Film:
-    """Read a recording, at most its first five minutes, with sound at `rate_hz`.
+def looped_film(path: Path, seconds: int, rate_hz: int) -> Film:
+    """Read the first `seconds` of a recording, at most five minutes, with sound at `rate_hz`. The rest is not read.
 
     Raises:
         MediaError: it cannot be read, or is shorter than a second.
     """
-    source = MediaSource(path)
-    try:
-        assembler = WindowAssembler(source.senses, live=False, rate_hz=rate_hz, channel="auto")
-        windows = [window for chunk in source.chunks() for window in assembler.push(chunk)]
-    finally:
-        source.close()
-    if not windows:
+    with closing(MediaSource(path)) as source:
+        kept = list(islice(_windows(source, rate_hz), min(seconds, _LONGEST_S)))
+    if not kept:
         raise MediaError(f"{path} is shorter than a second; give a longer recording")
-    kept = windows[:_LONGEST_S]
     return Film(
         name=f"{path.name}, looped",
         frames=[window.frame for window in kept],
         sounds=[None if window.waveform is None else window.waveform[:1] for window in kept],
         rate_hz=rate_hz,
     )
+
+
+def _windows(source: MediaSource, rate_hz: int) -> Iterator[Window]:
+    assembler = WindowAssembler(source.senses, live=False, rate_hz=rate_hz, channel="auto")
+    for chunk in source.chunks():
+        yield from assembler.push(chunk)
+    yield from assembler.flush()
 
 
 class Costs(Struct, frozen=True, kw_only=True):

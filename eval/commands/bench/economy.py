@@ -51,8 +51,9 @@ class BenchEconomy:
     days: tuple[Literal["sparse", "dense", "worst"], ...] = ("sparse", "worst")
     """Days of the demo world: sparse has 20 events an hour, dense 120, and in worst something always moves and
     sounds."""
-    seconds: Annotated[int, Meta(ge=10, le=86_400)] = 300
-    """How long each stream is watched, from six in the morning of a day."""
+    seconds: Annotated[int, Meta(ge=10, le=3600)] = 300
+    """How long each stream is watched, from six in the morning of a day. All of it is made before, and kept in memory:
+    about 1 GB for an hour."""
     fusion: str = "agreement"
     """Decision rule, as for 'ovavel live'."""
     clock: Literal["wall", "cpu"] = "wall"
@@ -136,7 +137,7 @@ class BenchEconomy:
         for kind in dict.fromkeys(self.days):
             yield day_film(kind, 0, self.seconds)
         for path in recordings:
-            yield looped_film(path, sound_rate(backend.encoders))
+            yield looped_film(path, self.seconds, sound_rate(backend.encoders))
 
 
 def _print(report: HeldReport, out: Path) -> None:

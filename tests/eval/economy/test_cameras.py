@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -12,16 +13,20 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.media_factory import make_clip
 
 from ovavel.eval.commands.bench.economy import BenchEconomy
 from ovavel.eval.demo.assets import Assets
 from ovavel.eval.economy.cameras import held, on_time, simulate
-from ovavel.eval.economy.costs import Costs, Film, Twin, measure_costs
+from ovavel.eval.economy.costs import Costs, Film, Twin, looped_film, measure_costs
 from ovavel.eval.economy.held import held_svg, stream_costs
 from ovavel.runtime.backends import open_backend
 from ovavel.runtime.commands.options import EngineOptions
-from ovavel.runtime.errors import UsageError
+from ovavel.runtime.errors import MediaError, UsageError
 from ovavel.runtime.pipeline.window_queue import WAITING, capacity
+from ovavel.runtime.sources.media.source import MediaSource
+from ovavel.runtime.system.bounds import check_bounds
+from ovavel.runtime.types import Chunk, Frame, Samples
 
 
 @settings(max_examples=20)
@@ -93,6 +98,30 @@ def test_a_twin_decides_with_one_backend_and_asks_the_other_as_often() -> None:
     assert (asked.count("vision"), asked.count("audio")) == (seconds, 2 * seconds + 1), "silence stays the same"
     assert all(ms > 0 for each in costs.values() for ms in each.work_ms)
     assert all(each > 0 for each in twin.aside_s)
+
+
+def test_of_a_long_recording_no_more_is_read_than_is_watched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clip, chunks, read_s = make_clip(tmp_path / "long.mp4", duration_s=8, fps=5), MediaSource.chunks, [0.0]
+
+    def noted(source: MediaSource) -> Iterator[Chunk]:
+        for chunk in chunks(source):
+            read_s[0] = max(read_s[0], chunk.time_s if isinstance(chunk, Frame | Samples) else 0.0)
+            yield chunk
+
+    monkeypatch.setattr(MediaSource, "chunks", noted)
+    assert len(looped_film(clip, 2, 16_000).frames) == 2
+    assert read_s[0] < 5
+    monkeypatch.setattr("ovavel.eval.economy.costs._LONGEST_S", 1)
+    assert len(looped_film(clip, 300, 16_000).frames) == 1
+    with pytest.raises(UsageError, match="--seconds takes a number from 10 to 3600"):
+        check_bounds(BenchEconomy(bundle=tmp_path, seconds=86_400, out=tmp_path))
+
+
+def test_a_recording_of_one_second_is_looped(tmp_path: Path) -> None:
+    film = looped_film(make_clip(tmp_path / "second.mp4", duration_s=1), 300, 16_000)
+    assert [each is not None for each in (*film.frames, *film.sounds)] == [True, True]
+    with pytest.raises(MediaError, match="shorter than a second"):
+        looped_film(make_clip(tmp_path / "short.mp4", duration_s=0.4), 300, 16_000)
 
 
 @pytest.mark.parametrize(("seen", "heard"), [((1,), (0,)), ((0,), (1,)), ((1, 0, 0), (1, 1, 0))])
