@@ -302,7 +302,7 @@ class Session:
             look, listen = self.info.economy.mode == "off", self._economy.listen
             segments = self._encoder.encode(windows, look=look, listen=listen)
             if len(segments) > 1 and self.info.economy.mode == "exact":
-                self._localizer.foresee(segments)
+                self._economy.foresee(self._localizer.needed(segments))
             each_s = (time.perf_counter() - start_s) / len(windows)
             for segment in segments:
                 update = self._update(undecided[0], segment, encode_s=each_s)

@@ -76,7 +76,7 @@ class EconomyCounts:
             self._sounds += sound
 
     def looked(self, *, encoded: int, reused: int = 0) -> None:
-        """Count pictures that were encoded at once, and pictures that kept an embedding."""
+        """Count pictures that were encoded for one second, and pictures that kept an embedding."""
         with self._lock:
             self._encoded += encoded
             self._reused += reused

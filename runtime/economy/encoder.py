@@ -50,6 +50,7 @@ class EconomicEncoder:
         self._still_pictures = Still(look, plan.budget) if plan.still else None
         self._still_sounds = Still(listen, plan.budget) if plan.still else None
         self._drifted: float | None = None  # of a sound, beyond the budget, and not reported so far
+        self._foreseen: dict[int, NDArray[np.float32]] = {}  # embeddings of pictures that were not asked for so far
         self._kept: deque[bool] = deque()  # of sounds that did not arrive so far, whether they kept an embedding
         self._channel: int | None = None
         self._assumed = _Assumed(rule, names) if plan.still and plan.sound else None
@@ -97,6 +98,15 @@ class EconomicEncoder:
         causes = self._assumed.causes(segments, heard, settled) if self._assumed else [None] * len(settled)
         return [SkipCause.SOUND if by_rule else cause for by_rule, cause in zip(settled, causes, strict=True)]
 
+    def foresee(self, segments: Sequence[Segment]) -> None:
+        """Encode at once the pictures that `look` will be asked for second by second, in the mode "exact".
+
+        Larger batches may be faster. It changes no decision, and `look` counts each picture where it is needed.
+        """
+        frames = {s.index: s.frame for s in segments if s.frame is not None}
+        if frames:
+            self._foreseen |= zip(frames, self._look(list(frames.values())), strict=True)
+
     def look(self, segments: Sequence[Segment]) -> list[Segment]:
         """See `Looking`."""
         waiting = [s for s in segments if s.frame is not None]
@@ -104,7 +114,8 @@ class EconomicEncoder:
             return list(segments)
         frames = [s.frame for s in waiting if s.frame is not None]
         if self._still_pictures is None:
-            embeddings = list(self._look(frames))
+            self.foresee([s for s in waiting if s.index not in self._foreseen])
+            embeddings = [self._foreseen.pop(s.index) for s in waiting]
             self._counts.looked(encoded=len(embeddings))
         else:
             found = self._still_pictures.embed(frames)

@@ -115,7 +115,6 @@ class Localizer:
         self._rule = rule or Rule(kind="published")
         self._looking = looking
         self._blind = False
-        self._foreseen: dict[int, Segment] = {}
         self._last_heard: NDArray[np.float32] = np.empty((0, 0), np.float32)  # (T, C + K) of the last decision
         self._unsettled: set[int] = set()  # seconds that are not final and that sound did not decide, when last heard
         self._segments: deque[Segment] = deque(maxlen=buffer)
@@ -144,7 +143,6 @@ class Localizer:
             return []
         scores = self._report(final_to=self._segments[-1].index)
         self._segments.clear()
-        self._foreseen.clear()
         self._unsettled.clear()
         self._reported = -1
         return scores
@@ -202,14 +200,6 @@ class Localizer:
             reported = max(reported, segment.index - self.lag)
         return list(needed.values())
 
-    def foresee(self, segments: Sequence[Segment]) -> None:
-        """Encode at once all pictures that pushing `segments` one by one will need: larger batches may be faster.
-
-        It changes no decision, and no picture is encoded that would not be.
-        """
-        if self._looking is not None:
-            self._foreseen |= {s.index: s for s in self._looking.look(self.needed(segments))}
-
     def _decided_by_sound(self, due: Sequence[Segment], final_to: int) -> dict[int, SegmentScores]:
         """Scores of the `due` seconds, by index, if sound alone makes all of them background.
 
@@ -241,7 +231,7 @@ class Localizer:
 
     def _look(self) -> None:
         assert self._looking is not None
-        waiting = [self._foreseen.pop(s.index, s) for s in self._segments if not s.missing]
+        waiting = [s for s in self._segments if not s.missing]
         self._replace({s.index: s for s in self._looking.look(waiting)})
 
     def _replace(self, by_index: Mapping[int, Segment]) -> None:
