@@ -167,7 +167,8 @@ def recorded_run(
 
 def _made_with(bundle: Bundle, backend: Backend, stream: Stream, economy: Economy, fusion: str | None) -> str:
     # Of the manifest, what decides: a gate that is written into it changes no decision.
-    manifest = msgspec.structs.replace(bundle.manifest, economy=())
+    parity = msgspec.structs.replace(bundle.manifest.parity, gates=())
+    manifest = msgspec.structs.replace(bundle.manifest, economy=(), parity=parity)
     parts = (
         version("ovavel"),
         stream.content,
@@ -175,7 +176,8 @@ def _made_with(bundle: Bundle, backend: Backend, stream: Stream, economy: Econom
         fusion,
         backend.info.engine,
         dict(backend.info.precision),
-        repr(economy),
+        economy.mode,
+        economy.budget if economy.mode == "auto" else None,
     )
     return hashlib.sha256(msgspec.json.encode(parts, order="sorted")).hexdigest()
 

@@ -33,7 +33,7 @@ class Stream:
     group: str
     """What it is one of several of, e.g. "sparse days"."""
     name: str
-    """Unlike that of any other stream; also a file name."""
+    """Unlike that of any other stream of other content; also a file name."""
     content: str
     """Changes with anything that it shows or sounds."""
     open: Callable[[], Source]
@@ -71,12 +71,11 @@ def day_streams(kinds: Iterable[DayKind], seeds: Sequence[int], seconds: int, na
 
 def recording_streams(paths: Sequence[Path]) -> Iterator[Stream]:
     """Yield each recording."""
-    for number, path in enumerate(paths, 1):
+    for path in paths:
         with path.open("rb") as file:
             content = hashlib.file_digest(file, "sha256").hexdigest()
-        yield Stream(
-            group="recordings", name=f"recording-{number}-{path.name}", content=content, open=partial(MediaSource, path)
-        )
+        name = f"recording-{content[:8]}-{path.name}"  # no number: it would change with the recordings beside it
+        yield Stream(group="recordings", name=name, content=content, open=partial(MediaSource, path))
 
 
 def dataset_stream(dataset: Dataset, clips: Sequence[Clip], names: Sequence[str], rate_hz: int) -> Stream:

@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 import pytest
 from support.economy_gates import passed_gate
+from support.made_up_session import GATE
 from support.media_factory import make_clip
 from support.ovavebench_factory import break_clip, make_bench
 
@@ -18,6 +19,7 @@ from ovavel.eval.datasets.ovavebench import OVAVEBench
 from ovavel.eval.demo.assets import Assets
 from ovavel.eval.economy import gate, runs
 from ovavel.eval.economy.report import EconomyReport
+from ovavel.eval.economy.streams import recording_streams
 from ovavel.runtime.bundle.bundle import Bundle
 from ovavel.runtime.cli import main
 from ovavel.runtime.commands.options import EconomyOptions, EngineOptions
@@ -94,6 +96,26 @@ def test_what_was_watched_is_not_watched_again(watched: Path, tmp_path: Path, mo
     (again / "runs" / f"dense-{SEED}.exact.json").write_bytes(b"{")  # cut off
     assert command(again, modes=("exact",)).run() == 0
     assert len(calls) == 1
+
+
+def test_gates_and_a_budget_that_is_not_used_leave_stored_runs_valid(
+    watched: Path, copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def watch(*_: object, **__: object) -> None:
+        raise MediaError("watched again")
+
+    again = Path(shutil.copytree(watched, tmp_path / "again"))
+    Bundle.open(copy).save_gates([GATE])
+    monkeypatch.setattr(runs, "run_stream", watch)
+    assert command(again, bundle=copy, modes=("exact",), economy_budget=0.01).run() == 0
+    with pytest.raises(MediaError, match="watched again"):
+        command(again, bundle=copy, modes=("auto",)).run()
+
+
+def test_the_run_of_a_recording_is_found_whatever_lies_beside_it(tmp_path: Path) -> None:
+    clip, other = (make_clip(tmp_path / name, duration_s=1) for name in ("b.mp4", "a.mp4"))
+    (alone,), (_, second) = recording_streams([clip]), recording_streams([other, clip])
+    assert alone.name == second.name
 
 
 @pytest.mark.parametrize("changed", [{"hours": (SECONDS + 1) / 3600}, {"fusion": "agreement"}])
