@@ -16,10 +16,12 @@ from ovavel.runtime.system.bounds import Meta, Seed
 if TYPE_CHECKING:
     from ovavel.eval.economy.compare import Comparison, StreamResult
     from ovavel.eval.economy.report import EconomyReport
+    from ovavel.eval.economy.runs import StreamRun
     from ovavel.eval.economy.streams import Stream
     from ovavel.runtime.backends import Backend, BackendInfo
     from ovavel.runtime.bundle.bundle import Bundle
     from ovavel.runtime.bundle.manifest import EconomyGate
+    from ovavel.runtime.system.progress import Progress
     from ovavel.runtime.types import EconomyMode
 
 __all__ = ["CompareEconomy"]
@@ -163,33 +165,22 @@ class CompareEconomy:
         from ovavel.eval.datasets.encode import what_ran
         from ovavel.eval.economy.compare import compare_runs, summarize
         from ovavel.eval.economy.report import EconomyReport
-        from ovavel.eval.economy.runs import recorded_run
-        from ovavel.runtime.economy.settings import Economy
         from ovavel.runtime.system.bars import rated_bar
-        from ovavel.runtime.system.progress import prefixed
         from ovavel.runtime.types import LAG
 
         results: list[StreamResult] = []
+        left_out = [clip for stream in streams for clip in stream.damaged]
         rule = ""
-        modes: tuple[EconomyMode, ...] = ("off", *dict.fromkeys(self.modes))
         with rated_bar("s", rate="× real time") as progress:
             for stream in streams:
-                runs = [
-                    recorded_run(
-                        self.out / "runs",
-                        bundle,
-                        backend,
-                        stream,
-                        Economy(mode=mode, budget=self.economy_budget),
-                        fusion=self.fusion,
-                        progress=prefixed(progress, f"{stream.name}, {mode}: "),
-                    )
-                    for mode in modes
-                ]
-                rule = runs[0].rule
-                results += [compare_runs(stream, runs[0], run, bundle.vocabulary.names) for run in runs[1:]]
+                if runs := self._watch(bundle, backend, stream, progress):
+                    rule = runs[0].rule
+                    results += [compare_runs(stream, runs[0], run, bundle.vocabulary.names) for run in runs[1:]]
+                else:
+                    left_out.append(f"{stream.name}: it changed while it was watched; compare it once it is complete")
         if not any(result.seconds for result in results):
-            raise MediaError("nothing to compare: none of the recordings is as long as one second")
+            why = left_out[-1] if left_out else "none of the recordings is as long as one second"
+            raise MediaError(f"nothing to compare: {why}")
         groups = dict.fromkeys((result.group, result.mode) for result in results)
         comparisons = [summarize([r for r in results if (r.group, r.mode) == group]) for group in groups]
         return EconomyReport(
@@ -201,8 +192,34 @@ class CompareEconomy:
             comparisons=tuple(comparisons),
             streams=tuple(results),
             gate=self._gate(bundle, backend.info, results, comparisons, rule),
-            damaged=tuple(clip for stream in streams for clip in stream.damaged),
+            left_out=tuple(left_out),
         )
+
+    def _watch(self, bundle: Bundle, backend: Backend, stream: Stream, progress: Progress) -> list[StreamRun]:
+        """Watch `stream` without economy, then with each of them. Nothing, if it changes meanwhile."""
+        from ovavel.eval.economy.runs import recorded_run
+        from ovavel.runtime.economy.settings import Economy
+        from ovavel.runtime.system.progress import prefixed
+
+        modes: tuple[EconomyMode, ...] = ("off", *dict.fromkeys(self.modes))
+        try:
+            runs = [
+                recorded_run(
+                    self.out / "runs",
+                    bundle,
+                    backend,
+                    stream,
+                    Economy(mode=mode, budget=self.economy_budget),
+                    fusion=self.fusion,
+                    progress=prefixed(progress, f"{stream.name}, {mode}: "),
+                )
+                for mode in modes
+            ]
+        except MediaError:  # as of one that is deleted
+            if stream.changed():
+                return []
+            raise
+        return [] if stream.changed() else runs
 
     def _gate(
         self,
@@ -248,8 +265,9 @@ def _print(report: EconomyReport, out: Path) -> None:
     console.print(
         figures_table("economy against all pictures, in percent", COLUMNS, map(comparison_cells, report.comparisons))
     )
-    if report.damaged:
-        console.print(f"damaged: {len(report.damaged)} clips, in no figure; economy.json lists them", markup=False)
+    if report.left_out:
+        more = f"; and {len(report.left_out) - 1} more, see economy.json" if len(report.left_out) > 1 else ""
+        console.print(one_line(f"left out, in no figure: {report.left_out[0]}{more}"), markup=False)
     if report.gate:
         console.print(one_line(f"economy auto: {verdict(report.gate)}"), style="bold", markup=False)
     console.print(one_line(f"wrote economy.json, economy.html and pictures in {out}"), markup=False)

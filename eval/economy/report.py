@@ -34,8 +34,8 @@ class EconomyReport(Struct, frozen=True, kw_only=True):
     streams: tuple[StreamResult, ...]
     gate: EconomyGate | None
     """The judgement on the mode "auto"; None where it was not compared."""
-    damaged: tuple[str, ...]
-    """Clips that could not be read; in no figure."""
+    left_out: tuple[str, ...]
+    """Clips that could not be read, and recordings that changed while they were watched; in no figure."""
 
 
 def to_json(report: EconomyReport) -> bytes:
@@ -119,8 +119,8 @@ def to_html(report: EconomyReport) -> bytes:
         *([section("Seconds decided without their picture", table(_SKIP_HEAD, skips))] if skips else []),
         section("Decided differently", _different(different)),
         *(
-            [section("Clips that cannot be read", table(("clip",), [(each,) for each in report.damaged]))]
-            if report.damaged
+            [section("Left out", table(("what and why",), [(each,) for each in report.left_out]))]
+            if report.left_out
             else []
         ),
     )

@@ -26,6 +26,10 @@ from ovavel.runtime.types import WINDOW_S, Chunk, Frame, Samples, Sense
 __all__ = ["Stream", "dataset_stream", "day_streams", "recording_streams"]
 
 
+def _never() -> bool:
+    return False
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stream:
     """Something to watch with and without economy, always the same."""
@@ -43,6 +47,8 @@ class Stream:
     """(N, T) class indices or (N, T, C) bool, for every ten seconds; None where it is not labelled."""
     events: tuple[TrueEvent, ...] | None = None
     """None where they are not known."""
+    changed: Callable[[], bool] = _never
+    """Whether it is no longer what `content` describes, as a recording that is still being written."""
     damaged: list[str] = field(default_factory=list)
     """Clips that could not be read when it was played, each with the reason. None of them is in the stream."""
 
@@ -72,10 +78,17 @@ def day_streams(kinds: Iterable[DayKind], seeds: Sequence[int], seconds: int, na
 def recording_streams(paths: Sequence[Path]) -> Iterator[Stream]:
     """Yield each recording."""
     for path in paths:
+        state = _state(path)
         with path.open("rb") as file:
             content = hashlib.file_digest(file, "sha256").hexdigest()
         name = f"recording-{content[:8]}-{path.name}"  # no number: it would change with the recordings beside it
-        yield Stream(group="recordings", name=name, content=content, open=partial(MediaSource, path))
+        yield Stream(
+            group="recordings",
+            name=name,
+            content=content,
+            open=partial(MediaSource, path),
+            changed=partial(_changed, path, state),
+        )
 
 
 def dataset_stream(dataset: Dataset, clips: Sequence[Clip], names: Sequence[str], rate_hz: int) -> Stream:
@@ -112,6 +125,18 @@ def dataset_stream(dataset: Dataset, clips: Sequence[Clip], names: Sequence[str]
         truth=truth,
         damaged=damaged,
     )
+
+
+def _state(path: Path) -> tuple[int, ...]:
+    found = path.stat()
+    return found.st_ino, found.st_size, found.st_mtime_ns
+
+
+def _changed(path: Path, state: tuple[int, ...]) -> bool:
+    try:
+        return _state(path) != state
+    except OSError:  # deleted
+        return True
 
 
 def _places(labels: Sequence[str], names: Sequence[str], source: str) -> NDArray[np.intp]:

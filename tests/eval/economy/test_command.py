@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -19,11 +20,14 @@ from ovavel.eval.datasets.ovavebench import OVAVEBench
 from ovavel.eval.demo.assets import Assets
 from ovavel.eval.economy import gate, runs
 from ovavel.eval.economy.report import EconomyReport
-from ovavel.eval.economy.streams import recording_streams
+from ovavel.eval.economy.runs import StreamRun
+from ovavel.eval.economy.streams import Stream, recording_streams
+from ovavel.runtime.backends import Backend
 from ovavel.runtime.bundle.bundle import Bundle
 from ovavel.runtime.cli import main
 from ovavel.runtime.commands.options import EconomyOptions, EngineOptions
 from ovavel.runtime.economy.encoder import EconomicEncoder
+from ovavel.runtime.economy.settings import Economy
 from ovavel.runtime.errors import DatasetError, MediaError, UnverifiedError, UsageError
 from ovavel.runtime.sources.media.source import MediaSource
 from ovavel.runtime.types import SkipCause
@@ -206,8 +210,8 @@ def test_clips_of_a_data_set_are_joined_and_damaged_ones_listed(tmp_path: Path) 
     assert report.streams[0].seconds == 20
     assert report.streams[0].full is not None
     assert report.streams[0].full.events is None
-    assert len(report.damaged) == 1
-    assert broken.name in report.damaged[0]
+    assert len(report.left_out) == 1
+    assert broken.name in report.left_out[0]
     with pytest.raises(DatasetError, match="not in the bundle's vocabulary"):
         CompareEconomy(
             data=make_bench(tmp_path / "other", clips=1), bundle=Assets.open().bundle.path, out=tmp_path / "out"
@@ -217,6 +221,48 @@ def test_clips_of_a_data_set_are_joined_and_damaged_ones_listed(tmp_path: Path) 
 def test_recordings_of_less_than_a_second_are_refused(tmp_path: Path) -> None:
     clip = make_clip(tmp_path / "short.mp4", duration_s=0.4)
     with pytest.raises(MediaError, match="nothing to compare"):
+        command(tmp_path / "out", days=(), recordings=(clip,), bundle=Assets.open().bundle.path).run()
+
+
+def changing(path: Path, how: Callable[[Path], object], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let `path` change once it has been watched without economy."""
+    watch = runs.run_stream
+
+    def then_changed(
+        bundle: Bundle, backend: Backend, stream: Stream, economy: Economy, **options: object
+    ) -> StreamRun:
+        run = watch(bundle, backend, stream, economy, **options)
+        if stream.name.endswith(path.name) and economy.mode == "off":
+            how(path)
+        return run
+
+    monkeypatch.setattr(runs, "run_stream", then_changed)
+
+
+@pytest.mark.parametrize("how", [lambda path: make_clip(path, duration_s=4), Path.unlink], ids=["grown", "deleted"])
+def test_a_recording_that_changes_while_it_is_watched_is_left_out_and_named(
+    tmp_path: Path, how: Callable[[Path], object], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole, growing = (make_clip(tmp_path / name, duration_s=2, fps=5) for name in ("a.mp4", "b.mp4"))
+    changing(growing, how, monkeypatch)
+    compare = command(
+        tmp_path / "out", days=(), recordings=(growing, whole), bundle=Assets.open().bundle.path, modes=("exact",)
+    )
+    assert compare.run() == 0
+    report = report_in(tmp_path / "out")
+    assert [stream.seconds for stream in report.streams] == [2]
+    (left_out,) = report.left_out
+    assert "b.mp4: it changed while it was watched" in left_out
+    assert "b.mp4: it changed" in " ".join(capsys.readouterr().out.split())
+    assert b"b.mp4: it changed" in (tmp_path / "out" / "economy.html").read_bytes()
+
+
+def test_a_recording_that_changes_and_has_none_beside_it_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clip = make_clip(tmp_path / "a.mp4", duration_s=2, fps=5)
+    changing(clip, Path.unlink, monkeypatch)
+    with pytest.raises(MediaError, match=r"nothing to compare: .*a\.mp4: it changed while it was watched"):
         command(tmp_path / "out", days=(), recordings=(clip,), bundle=Assets.open().bundle.path).run()
 
 

@@ -178,7 +178,7 @@ def test_a_report_is_written_as_data_and_as_a_page() -> None:
         comparisons=(comparison,),
         streams=(result,),
         gate=gate_of(comparison),
-        damaged=("test/x: no sound",),
+        left_out=("test/x: no sound",),
     )
     assert msgspec.json.decode(to_json(report), type=EconomyReport) == report
     html = to_html(report).decode()
