@@ -44,7 +44,7 @@ class Stream:
     seconds: int | None = None
     """None where nobody knows before it has been read."""
     truth: AnyTruth | None = None
-    """(N, T) class indices or (N, T, C) bool, for every ten seconds; None where it is not labelled."""
+    """(N, T) class indices or (N, T, C) bool, for every ten seconds; None where it is shorter or not labelled."""
     events: tuple[TrueEvent, ...] | None = None
     """None where they are not known."""
     changed: Callable[[], bool] = _never
@@ -70,7 +70,7 @@ def day_streams(kinds: Iterable[DayKind], seeds: Sequence[int], seconds: int, na
                 content=f"{kind} day, seed {seed}, {seconds} s, {_sample(day)}",
                 open=partial(DaySource, day),
                 seconds=seconds,
-                truth=labels.reshape(-1, SEGMENTS),
+                truth=labels.reshape(-1, SEGMENTS) if whole else None,
                 events=day.events,
             )
 

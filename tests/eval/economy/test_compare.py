@@ -8,12 +8,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ovavel.eval.demo.assets import Assets
 from ovavel.eval.demo.world.day import Day, DaySource
 from ovavel.eval.economy.compare import IMAGEBIND, Comparison, compare_runs, cost, summarize
 from ovavel.eval.economy.gate import make_gate
 from ovavel.eval.economy.report import COLUMNS, EconomyReport, comparison_cells, hours_svg, to_html, to_json
 from ovavel.eval.economy.runs import Found, Hour, StreamRun
-from ovavel.eval.economy.streams import Stream
+from ovavel.eval.economy.streams import Stream, day_streams
 from ovavel.runtime.economy.settings import Economy
 
 NAMES = ("bell", "dog", "other")
@@ -160,6 +161,16 @@ class TestGate:
         assert "only 100 s were compared" in gate_of(compared(self.FULL[:100], self.FULL[:100])).failures[0]
         idle = ["other"] * 2000
         assert "no event" in gate_of(compared(idle, idle)).failures[0]
+
+
+@pytest.mark.parametrize(("seconds", "stretches"), [(1, 0), (9, 0), (10, 1), (25, 2)])
+def test_a_day_of_less_than_ten_seconds_is_compared_without_measures(seconds: int, stretches: int) -> None:
+    names = Assets.open().bundle.vocabulary.names
+    (day,) = day_streams(["dense"], [0], seconds, names)
+    assert (0 if day.truth is None else len(day.truth)) == stretches
+    result = compare_runs(day, run([names[-1]] * seconds, "off"), run([names[-1]] * seconds), names)
+    assert (result.full is None) is (stretches == 0)
+    assert result.same == seconds
 
 
 def test_a_report_is_written_as_data_and_as_a_page() -> None:
