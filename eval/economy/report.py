@@ -214,7 +214,8 @@ def _note() -> str:
     return (
         '<p class="dim">In percent; work and CPU time are shares of those without economy. Work is that of encoders of '
         f"the published ImageBind's size, {picture} GFLOP for a picture and {sound} for a sound. CPU time is of all "
-        "cores on this machine, with the bundle that was run.</p>"
+        "cores on this machine, with the bundle that was run; decoding is part of it, making days of the demo world is "
+        "not.</p>"
     )
 
 

@@ -48,7 +48,7 @@ class Hour(Struct, frozen=True, kw_only=True):
     busy_s: float
     """Time from a window to its decision, summed up."""
     cpu_s: float
-    """Time of all processor cores but for making the pictures and sounds."""
+    """Time of all processor cores: with decoding, but without making the pictures and sounds of days."""
 
 
 class Found(Struct, frozen=True, kw_only=True):
@@ -106,7 +106,7 @@ def run_stream(
     source = _Metered(stream.open())
     labels: list[str] = []
     events: list[Found] = []
-    meter = _Meter(source)
+    meter = _Meter(source, made=stream.made)
     with Session(bundle, source, backend=backend, economy=economy, fusion=fusion) as session:
         meter.start(session)
         for update in session.updates():
@@ -222,8 +222,12 @@ class _Metered:
 class _Meter:
     """Adds up what each hour took."""
 
-    def __init__(self, source: _Metered) -> None:
-        self._source = source
+    def __init__(self, source: _Metered, *, made: bool) -> None:
+        """Of CPU time, leave out that of the thread of `source` if its pictures and sounds are `made`.
+
+        Decoding is not left out: FFmpeg has threads of its own for it.
+        """
+        self._source, self._made = source, made
         self._rows: list[list[float]] = []  # of each hour, in the order of the fields of `Hour`
         self.wake_ms: list[float] = []
         self.usual_ms: list[float] = []
@@ -265,5 +269,5 @@ class _Meter:
         stats = self._session.stats
         figures = stats.economy.figures
         busy_s = stats.real_time_factor * stats.windows
-        cpu_s = time.process_time() - self._source.cpu_s
+        cpu_s = time.process_time() - (self._source.cpu_s if self._made else 0.0)
         return figures.pictures, figures.encoded, figures.reused, figures.sounds_reused, busy_s, cpu_s

@@ -41,6 +41,8 @@ class Stream:
     content: str
     """Changes with anything that it shows or sounds."""
     open: Callable[[], Source]
+    made: bool = False
+    """Whether it is made up as it is watched, in the thread that delivers it: that is then no part of its CPU time."""
     seconds: int | None = None
     """None where nobody knows before it has been read."""
     truth: AnyTruth | None = None
@@ -69,6 +71,7 @@ def day_streams(kinds: Iterable[DayKind], seeds: Sequence[int], seconds: int, na
                 name=f"{kind}-{seed}",
                 content=f"{kind} day, seed {seed}, {seconds} s, {_sample(day)}",
                 open=partial(DaySource, day),
+                made=True,
                 seconds=seconds,
                 truth=labels.reshape(-1, SEGMENTS) if whole else None,
                 events=day.events,

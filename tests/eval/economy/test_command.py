@@ -5,7 +5,10 @@ from __future__ import annotations
 import re
 import shlex
 import shutil
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -18,11 +21,12 @@ from support.ovavebench_factory import break_clip, make_bench
 from ovavel.eval.commands.economy import CompareEconomy
 from ovavel.eval.datasets.ovavebench import OVAVEBench
 from ovavel.eval.demo.assets import Assets
+from ovavel.eval.demo.world.day import Day, DaySource
 from ovavel.eval.economy import gate, runs
 from ovavel.eval.economy.report import EconomyReport
 from ovavel.eval.economy.runs import StreamRun
-from ovavel.eval.economy.streams import Stream, recording_streams
-from ovavel.runtime.backends import Backend
+from ovavel.eval.economy.streams import Stream, day_streams, recording_streams
+from ovavel.runtime.backends import Backend, open_backend
 from ovavel.runtime.bundle.bundle import Bundle
 from ovavel.runtime.cli import main
 from ovavel.runtime.commands.options import EconomyOptions, EngineOptions
@@ -30,7 +34,7 @@ from ovavel.runtime.economy.encoder import EconomicEncoder
 from ovavel.runtime.economy.settings import Economy
 from ovavel.runtime.errors import DatasetError, MediaError, UnverifiedError, UsageError
 from ovavel.runtime.sources.media.source import MediaSource
-from ovavel.runtime.types import SkipCause
+from ovavel.runtime.types import Chunk, SkipCause
 
 SECONDS = 20
 SEED = 25
@@ -120,6 +124,30 @@ def test_the_run_of_a_recording_is_found_whatever_lies_beside_it(tmp_path: Path)
     clip, other = (make_clip(tmp_path / name, duration_s=1) for name in ("b.mp4", "a.mp4"))
     (alone,), (_, second) = recording_streams([clip]), recording_streams([other, clip])
     assert alone.name == second.name
+
+
+class Laborious(DaySource):
+    """A day whose first second takes half a second of CPU time to make, or to decode."""
+
+    def chunks(self) -> Iterator[Chunk]:
+        start_s = time.thread_time()
+        while time.thread_time() < start_s + 0.5:
+            pass
+        yield from super().chunks()
+
+
+@pytest.mark.parametrize("made", [False, True])
+def test_cpu_time_contains_decoding_and_not_the_making_of_days(made: bool) -> None:
+    bundle = Assets.open().bundle
+    (day,) = day_streams(["dense"], [0], 2, bundle.vocabulary.names)
+    stream = replace(day, open=lambda: Laborious(Day("dense", 0, 2)), made=made)
+    with closing(open_backend(bundle, device="cpu", threads=1)) as backend:
+        start_s = time.process_time()
+        run = runs.run_stream(bundle, backend, stream, Economy())
+        whole_s = time.process_time() - start_s
+    (hour,) = run.hours
+    assert day.made
+    assert hour.cpu_s <= whole_s - 0.5 if made else hour.cpu_s >= 0.5
 
 
 @pytest.mark.parametrize("changed", [{"hours": (SECONDS + 1) / 3600}, {"fusion": "agreement"}])
