@@ -5,15 +5,14 @@ Shapes: N stretches of ten seconds, T seconds of one, C classes with the backgro
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from typing import Protocol
 
 import numpy as np
 from msgspec import Struct
 
 from ovavel.eval.accuracy.metrics import score_clips
 from ovavel.eval.datasets.clip_media import SEGMENTS
+from ovavel.eval.economy.events import EventShift, compare_events, event_f_score
 from ovavel.eval.economy.runs import Hour, StreamRun
 from ovavel.eval.economy.streams import Stream
 from ovavel.runtime.economy.work import Work, flops
@@ -23,7 +22,6 @@ __all__ = [
     "IMAGEBIND",
     "Comparison",
     "Disagreement",
-    "EventShift",
     "Measures",
     "StreamResult",
     "compare_runs",
@@ -31,23 +29,11 @@ __all__ = [
     "summarize",
 ]
 
-_MATCH_IOU = 0.5
 _LISTED = 40
 
 _HUGE = {"embedding_size": 1024, "vision": {"width": 1280, "blocks": 32}, "audio": {"width": 768, "blocks": 12}}
 IMAGEBIND = Work(flops(_HUGE, "vision") / 1e9, flops(_HUGE, "audio") / 1e9)
 """Operations of the published ImageBind on one second, in 1e9 (docs/method.md, Encoders)."""
-
-
-class _Timed(Protocol):
-    """An event, reported or true."""
-
-    @property
-    def label(self) -> str: ...
-    @property
-    def start_s(self) -> float: ...
-    @property
-    def end_s(self) -> float: ...
 
 
 class Measures(Struct, frozen=True, kw_only=True):
@@ -59,25 +45,6 @@ class Measures(Struct, frozen=True, kw_only=True):
     avg: float
     events: float | None
     """F score of the events, matched where label and half of both together agree; None where they are not known."""
-
-
-class EventShift(Struct, frozen=True, kw_only=True):
-    """Events with economy against those without."""
-
-    full: int
-    economy: int
-    matched: int
-    """Of the same label, with an IoU of at least 0.5."""
-    moved: int
-    """Of these, with another start or another end."""
-    start_s: float
-    """Mean absolute difference of the starts of those that match."""
-    end_s: float
-
-    @property
-    def f_score(self) -> float:
-        """F score of the events, those without economy being the truth; 1 where neither has any."""
-        return 2 * self.matched / (self.full + self.economy) if self.full + self.economy else 1.0
 
 
 class Disagreement(Struct, frozen=True, kw_only=True):
@@ -132,6 +99,9 @@ class Comparison(Struct, frozen=True, kw_only=True):
     event_f: float
     """F score of the events, those without economy being the truth."""
     moved: int
+    """Of these, events that match one with economy, with another start or another end."""
+    lost: int
+    """Of these, events that match none."""
     start_s: float
     """Mean absolute difference of the starts of events that match."""
     end_s: float
@@ -182,7 +152,7 @@ def compare_runs(stream: Stream, full: StreamRun, economy: StreamRun, names: Seq
         mode=economy.mode,
         seconds=len(pairs),
         same=sum(a == b for a, b in pairs),
-        events=_shift(full.events, economy.events),
+        events=compare_events(full.events, economy.events),
         full=_measures(stream, full, names),
         economy=_measures(stream, economy, names),
         hours=economy.hours,
@@ -214,6 +184,7 @@ def summarize(results: Sequence[StreamResult]) -> Comparison:
         events=sum(r.events.full for r in results),
         event_f=2 * matched / both if both else 1.0,
         moved=sum(r.events.moved for r in results),
+        lost=sum(r.events.full - r.events.matched for r in results),
         start_s=sum(r.events.start_s * r.events.matched for r in results) / max(1, matched),
         end_s=sum(r.events.end_s * r.events.matched for r in results) / max(1, matched),
         full=_mean([r.full for r in results]),
@@ -254,44 +225,8 @@ def _measures(stream: Stream, run: StreamRun, names: Sequence[str]) -> Measures 
     places = {name: place for place, name in enumerate(names)}
     labels = np.array([places[label] for label in run.labels], np.intp)
     scores = score_clips(labels[: len(stream.truth) * SEGMENTS].reshape(-1, SEGMENTS), stream.truth, len(names))
-    events = None if stream.events is None else _f_score(stream.events, run.events)
+    events = None if stream.events is None else event_f_score(stream.events, run.events)
     return Measures(**scores._asdict(), events=events)
-
-
-def _matches(one: Sequence[_Timed], other: Sequence[_Timed]) -> list[tuple[_Timed, _Timed]]:
-    """Pairs of events of one label with enough IoU, each event in one pair at most."""
-    waiting = defaultdict(list)
-    for event in other:
-        waiting[event.label].append(event)
-    pairs = []
-    for event in one:
-        found = next((each for each in waiting[event.label] if _iou(event, each) >= _MATCH_IOU), None)
-        if found is not None:
-            pairs.append((event, found))
-            waiting[event.label].remove(found)
-    return pairs
-
-
-def _iou(one: _Timed, other: _Timed) -> float:
-    shared = min(one.end_s, other.end_s) - max(one.start_s, other.start_s)
-    return max(0.0, shared) / (max(one.end_s, other.end_s) - min(one.start_s, other.start_s))
-
-
-def _f_score(truth: Sequence[_Timed], found: Sequence[_Timed]) -> float:
-    return 2 * len(_matches(truth, found)) / (len(truth) + len(found)) if truth or found else 1.0
-
-
-def _shift(full: Sequence[_Timed], economy: Sequence[_Timed]) -> EventShift:
-    pairs = _matches(full, economy)
-    starts, ends = ([abs(getattr(a, at) - getattr(b, at)) for a, b in pairs] for at in ("start_s", "end_s"))
-    return EventShift(
-        full=len(full),
-        economy=len(economy),
-        matched=len(pairs),
-        moved=sum(bool(start or end) for start, end in zip(starts, ends, strict=True)),
-        start_s=float(np.mean(starts)) if starts else 0.0,
-        end_s=float(np.mean(ends)) if ends else 0.0,
-    )
 
 
 def _disagreements(stream: str, pairs: Sequence[tuple[str, str]]) -> Iterable[Disagreement]:

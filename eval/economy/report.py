@@ -60,7 +60,7 @@ COLUMNS = (
     "CPU time",
     "equal decisions",
     "events F",
-    "events moved",
+    "events moved or lost",
     "Avg.",
     "Avg. off",
 )
@@ -79,7 +79,7 @@ def comparison_cells(each: Comparison) -> tuple[str, ...]:
         f"{100 * each.cpu:.0f}",
         f"{100 * each.same:.3f}",
         f"{100 * each.event_f:.1f}",
-        f"{each.moved} of {each.events}",
+        f"{each.moved + each.lost} of {each.events}",
         *(("–", "–") if not (each.economy and each.full) else (_percent(each.economy.avg), _percent(each.full.avg))),
     )
 

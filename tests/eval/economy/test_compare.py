@@ -88,14 +88,15 @@ class TestComparison:
     @given(labels=LABELS)
     def test_a_run_equals_itself(self, labels) -> None:
         each = compared(labels, labels)
-        assert (each.same, each.event_f, each.moved, each.start_s, each.end_s) == (1, 1, 0, 0, 0)
+        assert (each.same, each.event_f, each.moved, each.lost, each.start_s, each.end_s) == (1, 1, 0, 0, 0, 0)
         assert each.full == each.economy
 
     def test_events_that_move_and_vanish_are_counted(self) -> None:
         full = ["other"] * 5 + ["bell"] * 6 + ["other"] * 5 + ["dog"] * 4 + ["other"] * 10
         late = ["other"] * 6 + ["bell"] * 5 + ["other"] * 19
         each = compared(full, late)
-        assert (each.events, each.moved, each.start_s, each.end_s) == (2, 1, 1.0, 0.0)
+        assert (each.events, each.moved, each.lost, each.start_s, each.end_s) == (2, 1, 1, 1.0, 0.0)
+        assert dict(zip(COLUMNS, comparison_cells(each), strict=True))["events moved or lost"] == "2 of 2"
         assert each.event_f == pytest.approx(2 * 1 / 3)
         assert each.same == pytest.approx(25 / 30)
 
