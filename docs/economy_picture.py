@@ -24,7 +24,7 @@ def main(out: str, *folders: str) -> None:
             for number in range(max(len(stream.hours) for stream in streams)):
                 hours = [stream.hours[number] for stream in streams if number < len(stream.hours)]
                 name = f"{each.group.removesuffix(' days')}, {report.rule}, {each.mode}, hour {number + 1}"
-                rows.append((name, hour_parts(hours)))
+                rows.append((name, hour_parts(hours, report.work)))
     Path(out).write_text(row_charts(rows, unit="GFLOP a second"), encoding="utf-8")
 
 

@@ -106,7 +106,9 @@ class CompareEconomy:
         atomic_write(self.out / "economy.html", to_html(report))
         for each in report.comparisons:
             of = [s for s in report.streams if (s.group, s.mode) == (each.group, each.mode)]
-            atomic_write(self.out / f"economy-{each.group.split()[0]}-{each.mode}.svg", hours_svg(each.group, of))
+            atomic_write(
+                self.out / f"economy-{each.group.split()[0]}-{each.mode}.svg", hours_svg(each.group, of, report.work)
+            )
         if self.write and report.gate:
             bundle.save_economy_gate(report.gate)
         _print(report, self.out)
@@ -163,7 +165,7 @@ class CompareEconomy:
 
     def _compare(self, bundle: Bundle, backend: Backend, streams: tuple[Stream, ...]) -> EconomyReport:
         from ovavel.eval.datasets.encode import what_ran
-        from ovavel.eval.economy.compare import compare_runs, summarize
+        from ovavel.eval.economy.compare import compare_runs, published_work, summarize
         from ovavel.eval.economy.report import EconomyReport
         from ovavel.runtime.system.bars import rated_bar
         from ovavel.runtime.types import LAG
@@ -182,13 +184,15 @@ class CompareEconomy:
             why = left_out[-1] if left_out else "none of the recordings is as long as one second"
             raise MediaError(f"nothing to compare: {why}")
         groups = dict.fromkeys((result.group, result.mode) for result in results)
-        comparisons = [summarize([r for r in results if (r.group, r.mode) == group]) for group in groups]
+        work = published_work(backend.info.precision)
+        comparisons = [summarize([r for r in results if (r.group, r.mode) == group], work) for group in groups]
         return EconomyReport(
             bundle_sha256=bundle.sha256,
             model=bundle.manifest.model.name,
             ran=what_ran(backend.info, None),
             rule=rule,
             lag=LAG,
+            work=work,
             comparisons=tuple(comparisons),
             streams=tuple(results),
             gate=self._gate(bundle, backend.info, results, comparisons, rule),

@@ -5,7 +5,7 @@ Shapes: N stretches of ten seconds, T seconds of one, C classes with the backgro
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 from msgspec import Struct
@@ -15,25 +15,24 @@ from ovavel.eval.datasets.clip_media import SEGMENTS
 from ovavel.eval.economy.events import EventShift, compare_events, event_f_score
 from ovavel.eval.economy.runs import Hour, StreamRun
 from ovavel.eval.economy.streams import Stream
-from ovavel.runtime.economy.work import Work, flops
+from ovavel.runtime.bundle.graphs import Graph
+from ovavel.runtime.economy.work import Work, work_of
 from ovavel.runtime.types import EconomyMode
 
 __all__ = [
-    "IMAGEBIND",
     "Comparison",
     "Disagreement",
     "Measures",
     "StreamResult",
     "compare_runs",
     "cost",
+    "published_work",
     "summarize",
 ]
 
 _LISTED = 40
 
-_HUGE = {"embedding_size": 1024, "vision": {"width": 1280, "blocks": 32}, "audio": {"width": 768, "blocks": 12}}
-IMAGEBIND = Work(flops(_HUGE, "vision") / 1e9, flops(_HUGE, "audio") / 1e9)
-"""Operations of the published ImageBind on one second, in 1e9 (docs/method.md, Encoders)."""
+_PUBLISHED = {"embedding_size": 1024, "vision": {"width": 1280, "blocks": 32}, "audio": {"width": 768, "blocks": 12}}
 
 
 class Measures(Struct, frozen=True, kw_only=True):
@@ -110,7 +109,7 @@ class Comparison(Struct, frozen=True, kw_only=True):
     economy: Measures | None
     cost: float
     """Operations of the encoders as a share of those without economy, for encoders of the published ImageBind's
-    size."""
+    size in the precision that ran."""
     cost_deviation: float
     """Standard deviation of it over the streams."""
     pictures_encoded: float
@@ -169,12 +168,12 @@ def compare_runs(stream: Stream, full: StreamRun, economy: StreamRun, names: Seq
     )
 
 
-def summarize(results: Sequence[StreamResult]) -> Comparison:
-    """Sum up the streams of one group with one economy."""
+def summarize(results: Sequence[StreamResult], work: Work) -> Comparison:
+    """Sum up the streams of one group with one economy; `work` is that of a picture and a sound."""
     seconds, matched = (sum(values) for values in zip(*((r.seconds, r.events.matched) for r in results), strict=True))
     wakes = np.array([ms for r in results for ms in r.wake_ms])
     both = sum(r.events.full + r.events.economy for r in results)
-    costs = [cost(r.hours) for r in results]
+    costs = [cost(r.hours, work) for r in results]
     return Comparison(
         group=results[0].group,
         mode=results[0].mode,
@@ -189,7 +188,7 @@ def summarize(results: Sequence[StreamResult]) -> Comparison:
         end_s=sum(r.events.end_s * r.events.matched for r in results) / max(1, matched),
         full=_mean([r.full for r in results]),
         economy=_mean([r.economy for r in results]),
-        cost=cost([hour for r in results for hour in r.hours]),
+        cost=cost([hour for r in results for hour in r.hours], work),
         cost_deviation=float(np.std(costs)),
         pictures_encoded=_share(results, "encoded", "pictures"),
         pictures_reused=_share(results, "reused", "pictures"),
@@ -210,7 +209,14 @@ def summarize(results: Sequence[StreamResult]) -> Comparison:
     )
 
 
-def cost(hours: Iterable[Hour], work: Work = IMAGEBIND) -> float:
+def published_work(precision: Mapping[Graph, str]) -> Work:
+    """Operations of encoders of the published ImageBind's size in `precision` (docs/method.md, Encoders)."""
+    work = work_of(_PUBLISHED, precision)
+    assert work is not None
+    return work
+
+
+def cost(hours: Iterable[Hour], work: Work) -> float:
     """Operations of the encoders as a share of those that encode every picture and sound."""
     done = whole = 0.0
     for hour in hours:

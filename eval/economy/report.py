@@ -7,10 +7,11 @@ from collections.abc import Iterator, Sequence
 import msgspec
 from msgspec import Struct
 
-from ovavel.eval.economy.compare import IMAGEBIND, Comparison, Disagreement, Measures, StreamResult
+from ovavel.eval.economy.compare import Comparison, Disagreement, Measures, StreamResult
 from ovavel.eval.economy.gate import KEPT_MEASURES, SAME_DECISIONS
 from ovavel.eval.economy.runs import Hour
 from ovavel.runtime.bundle.manifest import EconomyGate
+from ovavel.runtime.economy.work import Work
 from ovavel.runtime.reporting.charts import row_charts
 from ovavel.runtime.reporting.page import facts, page, section, table, text
 
@@ -29,6 +30,9 @@ class EconomyReport(Struct, frozen=True, kw_only=True):
     rule: str
     """Name of the decision rule."""
     lag: int
+    work: Work
+    """Operations by which work is counted, of a picture and of a sound, in 1e9: of encoders of the published
+    ImageBind's size in the precision that ran."""
     comparisons: tuple[Comparison, ...]
     """One for each group of streams and economy mode."""
     streams: tuple[StreamResult, ...]
@@ -84,16 +88,16 @@ def comparison_cells(each: Comparison) -> tuple[str, ...]:
     )
 
 
-def hours_svg(group: str, streams: Sequence[StreamResult]) -> bytes:
+def hours_svg(group: str, streams: Sequence[StreamResult], work: Work) -> bytes:
     """Draw what each hour of the streams of one group and mode took and saved, as means over the streams.
 
-    For encoders of the published ImageBind's size, in 1e9 operations per second of media.
+    In 1e9 operations per second of media; `work` is that of a picture and a sound.
     """
     hours = max(len(each.hours) for each in streams)
     rows = []
     for number in range(hours):
         these = [each.hours[number] for each in streams if number < len(each.hours)]
-        rows.append((f"{group}, {streams[0].mode}, hour {number + 1}", hour_parts(these)))
+        rows.append((f"{group}, {streams[0].mode}, hour {number + 1}", hour_parts(these, work)))
     return row_charts(rows, unit="GFLOP a second").encode()
 
 
@@ -102,7 +106,7 @@ def to_html(report: EconomyReport) -> bytes:
     charts = [
         section(
             f"{each.group}, {each.mode}",
-            f'<div class="timeline">{hours_svg(each.group, _of(report, each)).decode()}</div>',
+            f'<div class="timeline">{hours_svg(each.group, _of(report, each), report.work).decode()}</div>',
             facts(_times(each)),
         )
         for each in report.comparisons
@@ -113,7 +117,7 @@ def to_html(report: EconomyReport) -> bytes:
         "Economy",
         facts(_facts(report)),
         *([section("May auto decide?", f"<p>{text(verdict(report.gate))}</p>", _rule())] if report.gate else []),
-        section("With economy and without", table(COLUMNS, map(comparison_cells, report.comparisons)), _note()),
+        section("With economy and without", table(COLUMNS, map(comparison_cells, report.comparisons)), _note(report)),
         *([section("Measures", table(_MEASURE_HEAD, _measure_rows(report)))] if _measure_rows(report) else []),
         *charts,
         *([section("Seconds decided without their picture", table(_SKIP_HEAD, skips))] if skips else []),
@@ -141,19 +145,19 @@ def _measure_rows(report: EconomyReport) -> list[tuple[str, ...]]:
     return list(dict.fromkeys(rows))
 
 
-def hour_parts(hours: Sequence[Hour]) -> list[tuple[str, float]]:
-    """Return 1e9 operations per second of media that hours took and saved, by name, of encoders of ImageBind's size."""
+def hour_parts(hours: Sequence[Hour], work: Work) -> list[tuple[str, float]]:
+    """Return 1e9 operations per second of media that hours took and saved, by name."""
     seconds = sum(hour.seconds for hour in hours)
     names = ("encoded", "reused", "pictures", "sounds", "sounds_reused")
     encoded, reused, pictures, sounds, kept = (sum(getattr(hour, name) for hour in hours) / seconds for name in names)
     # What audits encode is encoded, too; what is neither encoded nor kept was decided by sound.
     by_sound = max(0.0, pictures - encoded - reused)
     return [
-        ("pictures", encoded * IMAGEBIND.vision_gflop),
-        ("sounds", (sounds - kept) * IMAGEBIND.audio_gflop),
-        ("picture kept", reused * IMAGEBIND.vision_gflop),
-        ("sound kept", kept * IMAGEBIND.audio_gflop),
-        ("by sound", by_sound * IMAGEBIND.vision_gflop),
+        ("pictures", encoded * work.vision_gflop),
+        ("sounds", (sounds - kept) * work.audio_gflop),
+        ("picture kept", reused * work.vision_gflop),
+        ("sound kept", kept * work.audio_gflop),
+        ("by sound", by_sound * work.vision_gflop),
     ]
 
 
@@ -209,13 +213,13 @@ def _rule() -> str:
     )
 
 
-def _note() -> str:
-    picture, sound = (f"{gflop:.0f}" for gflop in IMAGEBIND)
+def _note(report: EconomyReport) -> str:
+    picture, sound = (f"{gflop:.0f}" for gflop in report.work)
     return (
         '<p class="dim">In percent; work and CPU time are shares of those without economy. Work is that of encoders of '
-        f"the published ImageBind's size, {picture} GFLOP for a picture and {sound} for a sound. CPU time is of all "
-        "cores on this machine, with the bundle that was run; decoding is part of it, making days of the demo world is "
-        "not.</p>"
+        f"the published ImageBind's size in the precision that ran, {picture} GFLOP for a picture and {sound} for a "
+        "sound. CPU time is of all cores on this machine, with the bundle that was run; decoding is part of it, making "
+        "days of the demo world is not.</p>"
     )
 
 

@@ -10,14 +10,16 @@ from hypothesis import strategies as st
 
 from ovavel.eval.demo.assets import Assets
 from ovavel.eval.demo.world.day import Day, DaySource
-from ovavel.eval.economy.compare import IMAGEBIND, Comparison, compare_runs, cost, summarize
+from ovavel.eval.economy.compare import Comparison, StreamResult, compare_runs, cost, published_work, summarize
 from ovavel.eval.economy.gate import make_gate
-from ovavel.eval.economy.report import COLUMNS, EconomyReport, comparison_cells, hours_svg, to_html, to_json
+from ovavel.eval.economy.report import COLUMNS, EconomyReport, comparison_cells, hour_parts, hours_svg, to_html, to_json
 from ovavel.eval.economy.runs import Found, Hour, StreamRun
 from ovavel.eval.economy.streams import Stream, day_streams
 from ovavel.runtime.economy.settings import Economy
+from ovavel.runtime.economy.work import Work
 
 NAMES = ("bell", "dog", "other")
+WORK = published_work({})
 LABELS = st.lists(st.sampled_from(NAMES), min_size=20, max_size=80)
 
 
@@ -58,7 +60,22 @@ def stream(labels: list[str], name: str = "one") -> Stream:
 
 
 def compared(full: list[str], economy: list[str]) -> Comparison:
-    return summarize([compare_runs(stream(full), run(full, "off"), run(economy), NAMES)])
+    return summarize([compare_runs(stream(full), run(full, "off"), run(economy), NAMES)], WORK)
+
+
+def report_of(comparison: Comparison, result: StreamResult, work: Work) -> EconomyReport:
+    return EconomyReport(
+        bundle_sha256="0" * 64,
+        model="m",
+        ran="here",
+        rule="positive",
+        lag=2,
+        work=work,
+        comparisons=(comparison,),
+        streams=(result,),
+        gate=gate_of(comparison),
+        left_out=("test/x: no sound",),
+    )
 
 
 def gate_of(*comparisons: Comparison):
@@ -118,13 +135,25 @@ class TestComparison:
             busy_s=1,
             cpu_s=1,
         )
-        whole = pictures * IMAGEBIND.vision_gflop + sounds * IMAGEBIND.audio_gflop
-        done = encoded * IMAGEBIND.vision_gflop + sounds * IMAGEBIND.audio_gflop
-        assert cost([hour]) == pytest.approx(done / whole if whole else 1)
+        whole = pictures * WORK.vision_gflop + sounds * WORK.audio_gflop
+        done = encoded * WORK.vision_gflop + sounds * WORK.audio_gflop
+        assert cost([hour], WORK) == pytest.approx(done / whole if whole else 1)
 
     def test_the_published_encoders_cost_what_the_documentation_says(self) -> None:
-        assert IMAGEBIND.vision_gflop == pytest.approx(327, abs=1)
-        assert IMAGEBIND.audio_gflop == pytest.approx(38, abs=1)
+        assert WORK.vision_gflop == pytest.approx(327, abs=1)
+        assert WORK.audio_gflop == pytest.approx(38, abs=1)
+
+    @pytest.mark.parametrize(("precision", "share"), [("int8", 38.4), ("int8-pooled", 19.8)])
+    def test_work_is_counted_by_the_sound_that_ran(self, precision: str, share: float) -> None:
+        """Every sound and a tenth of the pictures, in the table, on the page and in its chart."""
+        work = published_work({"vision": "int8", "audio": precision})
+        hour = Hour(seconds=10, pictures=10, encoded=1, reused=0, sounds=10, sounds_reused=0, busy_s=1, cpu_s=1)
+        quiet = ["other"] * 10
+        result = compare_runs(stream(quiet), run(quiet, "off"), run(quiet, hours=(hour,)), NAMES)
+        comparison = summarize([result], work)
+        assert comparison.cost == pytest.approx((32.7 + share) / (327 + share), rel=0.01)
+        assert dict(hour_parts([hour], work))["sounds"] == pytest.approx(share, rel=0.01)
+        assert f"{share:.0f} for a sound" in to_html(report_of(comparison, result, work)).decode()
 
 
 class TestGate:
@@ -180,22 +209,12 @@ def test_a_report_is_written_as_data_and_as_a_page() -> None:
     result = compare_runs(
         stream(full, "<b>"), run(full, "off"), run(economy, skipped={"background sound": 7}, wake_ms=(5.0,)), NAMES
     )
-    comparison = summarize([result])
-    report = EconomyReport(
-        bundle_sha256="0" * 64,
-        model="m",
-        ran="here",
-        rule="positive",
-        lag=2,
-        comparisons=(comparison,),
-        streams=(result,),
-        gate=gate_of(comparison),
-        left_out=("test/x: no sound",),
-    )
+    comparison = summarize([result], WORK)
+    report = report_of(comparison, result, WORK)
     assert msgspec.json.decode(to_json(report), type=EconomyReport) == report
     html = to_html(report).decode()
     for part in ("failed: ", "background sound", "test/x: no sound", "&lt;b&gt;", "Decided differently"):
         assert part in html
     assert "<b>" not in html.replace("<b>m</b>", "").split("Decided differently")[1]
     assert len(comparison_cells(comparison)) == len(COLUMNS)
-    assert b"hour 1" in hours_svg("streams", [result])
+    assert b"hour 1" in hours_svg("streams", [result], WORK)
