@@ -260,7 +260,7 @@ class CompareEconomy:
 
 def _print(report: EconomyReport, out: Path) -> None:
     from ovavel.eval.commands.tables import figures_table
-    from ovavel.eval.economy.report import COLUMNS, comparison_cells, verdict
+    from ovavel.eval.economy.report import COLUMNS, comparison_cells, notes, verdict
     from ovavel.runtime.reporting.console import OutputConsole
     from ovavel.runtime.reporting.text import one_line
 
@@ -269,6 +269,8 @@ def _print(report: EconomyReport, out: Path) -> None:
     console.print(
         figures_table("economy against all pictures, in percent", COLUMNS, map(comparison_cells, report.comparisons))
     )
+    for note in notes((each.mode, each.note) for each in report.comparisons):
+        console.print(one_line(note), markup=False)
     if report.left_out:
         more = f"; and {len(report.left_out) - 1} more, see economy.json" if len(report.left_out) > 1 else ""
         console.print(one_line(f"left out, in no figure: {report.left_out[0]}{more}"), markup=False)

@@ -62,6 +62,8 @@ class StreamResult(Struct, frozen=True, kw_only=True):
     group: str
     name: str
     mode: EconomyMode
+    note: str
+    """See `StreamRun.note`."""
     seconds: int
     same: int
     """Seconds with the same final decision."""
@@ -89,6 +91,8 @@ class Comparison(Struct, frozen=True, kw_only=True):
 
     group: str
     mode: EconomyMode
+    note: str
+    """See `StreamRun.note`; the same for all streams."""
     streams: int
     seconds: int
     same: float
@@ -149,6 +153,7 @@ def compare_runs(stream: Stream, full: StreamRun, economy: StreamRun, names: Seq
         group=stream.group,
         name=stream.name,
         mode=economy.mode,
+        note=economy.note,
         seconds=len(pairs),
         same=sum(a == b for a, b in pairs),
         events=compare_events(full.events, economy.events),
@@ -177,6 +182,7 @@ def summarize(results: Sequence[StreamResult], work: Work) -> Comparison:
     return Comparison(
         group=results[0].group,
         mode=results[0].mode,
+        note=results[0].note,
         streams=len(results),
         seconds=seconds,
         same=sum(r.same for r in results) / seconds,

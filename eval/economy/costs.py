@@ -100,6 +100,8 @@ class Costs(Struct, frozen=True, kw_only=True):
     """Of all processor cores."""
     encoded: tuple[int, ...]
     """Pictures."""
+    note: str = ""
+    """What of the economy ran instead of all, and why; empty where all of it did."""
     sound_first: bool = False
     """Whether sound may decide alone: it does not in every mode with every rule and engine."""
 
@@ -278,7 +280,8 @@ class _Watched:
     @property
     def costs(self) -> Costs:
         work, cpu, encoded = zip(*self._rows, strict=True)
-        return Costs(work_ms=work, cpu_ms=cpu, encoded=encoded, sound_first=self._session.info.economy.sound)
+        plan = self._session.info.economy
+        return Costs(work_ms=work, cpu_ms=cpu, encoded=encoded, note=plan.note, sound_first=plan.sound)
 
     def _reading(self) -> tuple[float, float, int]:
         stats = self._session.stats

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import msgspec
 from msgspec import Struct
@@ -14,8 +14,19 @@ from ovavel.runtime.bundle.manifest import EconomyGate
 from ovavel.runtime.economy.work import Work
 from ovavel.runtime.reporting.charts import row_charts
 from ovavel.runtime.reporting.page import facts, page, section, table, text
+from ovavel.runtime.types import EconomyMode
 
-__all__ = ["COLUMNS", "EconomyReport", "comparison_cells", "hour_parts", "hours_svg", "to_html", "to_json", "verdict"]
+__all__ = [
+    "COLUMNS",
+    "EconomyReport",
+    "comparison_cells",
+    "hour_parts",
+    "hours_svg",
+    "notes",
+    "to_html",
+    "to_json",
+    "verdict",
+]
 
 _LISTED = 60
 
@@ -86,6 +97,11 @@ def comparison_cells(each: Comparison) -> tuple[str, ...]:
         f"{each.moved + each.lost} of {each.events}",
         *(("–", "–") if not (each.economy and each.full) else (_percent(each.economy.avg), _percent(each.full.avg))),
     )
+
+
+def notes(noted: Iterable[tuple[EconomyMode, str]]) -> list[str]:
+    """Return a sentence for each mode of which not all ran, from modes and notes; see `StreamRun.note`."""
+    return [f"economy {mode}: {note}" for mode, note in dict.fromkeys(noted) if note]
 
 
 def hours_svg(group: str, streams: Sequence[StreamResult], work: Work) -> bytes:
@@ -214,8 +230,9 @@ def _rule() -> str:
 
 
 def _note(report: EconomyReport) -> str:
+    not_all = "".join(f"<p>{text(each)}</p>" for each in notes((each.mode, each.note) for each in report.comparisons))
     picture, sound = (f"{gflop:.0f}" for gflop in report.work)
-    return (
+    return not_all + (
         '<p class="dim">In percent; work and CPU time are shares of those without economy. Work is that of encoders of '
         f"the published ImageBind's size in the precision that ran, {picture} GFLOP for a picture and {sound} for a "
         "sound. CPU time is of all cores on this machine, with the bundle that was run; decoding is part of it, making "

@@ -66,6 +66,8 @@ class StreamRun(Struct, frozen=True, kw_only=True):
     """What it depends on: a stored run counts only where this is the same."""
     mode: EconomyMode
     rule: str
+    note: str
+    """What of the economy ran instead of all, and why, e.g. "off, as …"; empty where all of it did."""
     spans: tuple[tuple[str, int], ...]
     """Final label of each second: runs of a label, and how many seconds long."""
     events: tuple[Found, ...]
@@ -118,11 +120,12 @@ def run_stream(
             ]
             meter.take(update)
             progress("watching", len(labels), stream.seconds)
-        rule, figures = session.info.fusion, session.stats.economy.figures
+        rule, plan, figures = session.info.fusion, session.info.economy, session.stats.economy.figures
     return StreamRun(
         made_with=_made_with(bundle, backend, stream, economy, fusion),
         mode=economy.mode,
         rule=rule,
+        note=plan.note,
         spans=tuple((label, len(list(run))) for label, run in groupby(labels)),
         events=tuple(events),
         hours=meter.hours,

@@ -54,6 +54,11 @@ class EconomyPlan:
     @property
     def text(self) -> str:
         """In a few words, for people."""
+        return self.note or self.mode
+
+    @property
+    def note(self) -> str:
+        """What runs instead of all that was asked for, and why, e.g. "off, as …"; empty where all of it runs."""
         if not self.why_not:
-            return self.mode
+            return ""
         return f"{self.mode}, as {self.why_not}" if self.mode == "off" else f"{self.mode}, but {self.why_not}"

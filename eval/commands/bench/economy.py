@@ -143,11 +143,14 @@ class BenchEconomy:
 def _print(report: HeldReport, out: Path) -> None:
     from ovavel.eval.commands.tables import figures_table
     from ovavel.eval.economy.held import HELD_COLUMNS, held_cells
+    from ovavel.eval.economy.report import notes
     from ovavel.runtime.reporting.console import OutputConsole
     from ovavel.runtime.reporting.text import one_line
 
     console = OutputConsole(highlight=False, soft_wrap=True)
     console.print(one_line(f"{report.ran} Decided by {report.decided}; rule: {report.rule}."), markup=False)
     console.print(figures_table("a second, and cameras of one encoder", HELD_COLUMNS, map(held_cells, report.streams)))
+    for note in notes((each.mode, each.costs.note) for each in report.streams):
+        console.print(one_line(note), markup=False)
     console.print(f"{report.clock} clock, load {report.load[0]:.1f} before, {report.load[1]:.1f} after", markup=False)
     console.print(one_line(f"wrote cameras.json and cameras.svg in {out}"), markup=False)

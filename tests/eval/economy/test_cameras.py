@@ -174,6 +174,26 @@ def test_the_command_writes_figures_and_a_chart(tmp_path: Path, capsys: pytest.C
     assert "wrote cameras.json" in capsys.readouterr().out
 
 
+def test_an_economy_that_does_not_run_says_why(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assets = Assets.open()
+    command = BenchEconomy(
+        recordings=(assets.clip,),
+        bundle=assets.bundle.path,
+        days=(),
+        seconds=3,
+        fusion="published",
+        out=tmp_path / "held",
+        engine=EngineOptions(device="cpu", threads=1),
+    )
+    assert command.run() == 0
+    streams = json.loads((tmp_path / "held" / "cameras.json").read_bytes())["streams"]
+    notes = {each["mode"]: each["costs"]["note"] for each in streams}
+    assert (notes["off"], notes["auto"]) == ("", "")
+    assert notes["exact"].startswith("off, as ")
+    printed = " ".join(capsys.readouterr().out.split())
+    assert printed.count(f"economy exact: {notes['exact']}") == printed.count("economy exact") == 1
+
+
 def test_a_busy_machine_is_left_out_by_the_time_of_the_cores() -> None:
     costs = Costs(work_ms=(900.0, 300.0), cpu_ms=(400.0, 200.0), encoded=(2, 1))
     wall, cpu = (stream_costs("yard", "exact", costs, clock=clock, cores=2) for clock in ("wall", "cpu"))

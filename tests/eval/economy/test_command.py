@@ -246,6 +246,17 @@ def test_clips_of_a_data_set_are_joined_and_damaged_ones_listed(tmp_path: Path) 
         ).run()
 
 
+def test_an_economy_that_does_not_run_says_why(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    clip = make_clip(tmp_path / "a.mp4", duration_s=2, fps=5)
+    options = {"days": (), "recordings": (clip,), "bundle": Assets.open().bundle.path, "fusion": "published"}
+    assert command(tmp_path / "out", **options, modes=("exact",)).run() == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    why = report_in(tmp_path / "out").comparisons[0].note
+    assert why.startswith("off, as ")
+    assert printed.count(f"economy exact: {why}") == 1
+    assert "economy exact: off, as" in (tmp_path / "out" / "economy.html").read_text()
+
+
 def test_recordings_of_less_than_a_second_are_refused(tmp_path: Path) -> None:
     clip = make_clip(tmp_path / "short.mp4", duration_s=0.4)
     with pytest.raises(MediaError, match="nothing to compare"):

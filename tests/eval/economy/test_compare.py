@@ -37,6 +37,7 @@ def run(labels: list[str], mode: str = "auto", **changed: object) -> StreamRun:
         "made_with": "",
         "mode": mode,
         "rule": "positive",
+        "note": "",
         "spans": tuple((label, len(list(span))) for label, span in groupby(labels)),
         "events": tuple(events),
         "hours": (hour,),
@@ -206,14 +207,20 @@ def test_a_day_of_less_than_ten_seconds_is_compared_without_measures(seconds: in
 def test_a_report_is_written_as_data_and_as_a_page() -> None:
     full = (["other"] * 5 + ["bell"] * 5) * 4
     economy = ["dog", *full[1:]]
-    result = compare_runs(
-        stream(full, "<b>"), run(full, "off"), run(economy, skipped={"background sound": 7}, wake_ms=(5.0,)), NAMES
-    )
+    skipping = run(economy, note="auto, but <i> decides", skipped={"background sound": 7}, wake_ms=(5.0,))
+    result = compare_runs(stream(full, "<b>"), run(full, "off"), skipping, NAMES)
     comparison = summarize([result], WORK)
     report = report_of(comparison, result, WORK)
     assert msgspec.json.decode(to_json(report), type=EconomyReport) == report
     html = to_html(report).decode()
-    for part in ("failed: ", "background sound", "test/x: no sound", "&lt;b&gt;", "Decided differently"):
+    for part in (
+        "failed: ",
+        "background sound",
+        "test/x: no sound",
+        "&lt;b&gt;",
+        "Decided differently",
+        "economy auto: auto, but &lt;i&gt;",
+    ):
         assert part in html
     assert "<b>" not in html.replace("<b>m</b>", "").split("Decided differently")[1]
     assert len(comparison_cells(comparison)) == len(COLUMNS)
