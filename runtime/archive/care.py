@@ -195,7 +195,9 @@ def _rebuild_bits(day: Day, rows: NDArray[np.intp]) -> None:
 
 
 def remove_day(day: Day) -> None:
-    """Remove a day. Readers that have it open can finish; others never see half of it.
+    """Remove a day, and what is left of others of its camera whose removal was cut short.
+
+    Readers that have it open can finish; others never see half of it.
 
     Raises:
         OutputError: another process writes to it, or it cannot be removed.
@@ -206,6 +208,8 @@ def remove_day(day: Day) -> None:
             shutil.rmtree(aside, ignore_errors=True)
             day.folder.rename(aside)
         shutil.rmtree(aside)
+        for left in aside.parent.glob(f"{_REMOVED}*"):
+            shutil.rmtree(left, ignore_errors=True)  # another process may be about to
     except OSError as error:
         raise OutputError(
             f"cannot remove {day.folder}: {error.strerror or error}; check who may write there"

@@ -211,6 +211,14 @@ def test_a_removal_that_was_cut_short_is_finished(root: Path) -> None:
     assert found(root) == []
 
 
+def test_the_next_removal_finishes_one_that_was_cut_short(root: Path) -> None:
+    (day,) = Archive(root).days()
+    (day.folder.parent / ".removed.2026-11-27").mkdir()
+    (day.folder.parent / ".removed.2026-11-27" / "vision.i8").write_bytes(b"left")
+    remove_day(day)
+    assert not list(day.folder.parent.iterdir())
+
+
 def test_a_day_that_is_written_is_not_removed(root: Path) -> None:
     (day,) = Archive(root).days()
     with ArchiveWriter(root, "yard", MODEL) as writer:
