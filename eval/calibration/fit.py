@@ -78,6 +78,7 @@ def fit_calibration(
     *,
     dataset: str,
     names: Sequence[str],
+    background_texts: Sequence[str] = (),
     fusion: str = "published",
     held_out: tuple[NDArray[np.float32], NDArray[np.integer]] | None = None,
 ) -> Calibration:
@@ -88,6 +89,7 @@ def fit_calibration(
         truth: (N, T) class indices in [0, C).
         dataset: its fingerprint, to be kept with the result.
         names: the C class names, whose fingerprint is kept too.
+        background_texts: further texts of the background that the scores were made with, likewise.
         fusion: name of the rule that made the scores.
         held_out: scores and truth to measure the calibration errors on; on what was fitted without them.
 
@@ -106,7 +108,7 @@ def fit_calibration(
         segments=truth.size,
         dataset=dataset,
         fusion=fusion,
-        names=names_fingerprint(tuple(names)),
+        names=names_fingerprint(tuple(names), tuple(background_texts)),
     )
 
 

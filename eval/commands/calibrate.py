@@ -106,6 +106,7 @@ class Calibrate:
                 splits[0].truth,
                 dataset=dataset.fingerprint,
                 names=dataset.names,
+                background_texts=bundle.vocabulary.background_texts,
                 fusion=rule.name,
                 held_out=(scores[1], splits[1].truth) if len(splits) > 1 else None,
             )
@@ -147,7 +148,7 @@ class Calibrate:
                 check_rule(own.decides, own.decision, vocabulary.names, len(vocabulary.background_texts))
             except UsageError as error:
                 console.print(f"but not with its own names: {error}", markup=False)
-            if not calibration.fits(bundle.vocabulary.names):
+            if not calibration.fits(bundle.vocabulary):
                 console.print(OTHER_NAMES, markup=False)
         else:
             console.print("--write stores it in the bundle")

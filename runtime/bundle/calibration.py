@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import hashlib
 from functools import lru_cache
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import msgspec
 import numpy as np
 from msgspec import Meta, Struct
 
 from ovavel.runtime.types import RuleKind
+
+if TYPE_CHECKING:
+    from ovavel.runtime.bundle.vocabulary import Vocabulary
 
 __all__ = ["DEBIASED", "OFFSET", "OTHER_NAMES", "Background", "Calibration", "Reference", "Rule", "names_fingerprint"]
 
@@ -103,26 +106,27 @@ class Calibration(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True,
     fusion: str = "published"
     """Name of the rule whose scores it was fitted to."""
     names: str
-    """`names_fingerprint` of the class names it was fitted for."""
+    """`names_fingerprint` of the class names, and further texts of the background, that it was fitted for."""
 
     def __post_init__(self) -> None:
         if self.off > self.on or not np.isfinite(self.temperature):
             raise ValueError(f"a calibration needs a finite temperature and off ≤ on; got {self}")
 
-    def fits(self, names: tuple[str, ...]) -> bool:
-        """Whether it was fitted for the class names `names`, background last."""
-        return self.names == names_fingerprint(names)
+    def fits(self, vocabulary: Vocabulary) -> bool:
+        """Whether it was fitted for the names of `vocabulary` and its further texts of the background."""
+        return self.names == names_fingerprint(vocabulary.names, vocabulary.background_texts)
 
 
 OTHER_NAMES = (
-    "the bundle was calibrated for other names: no probabilities, and its margins are a guide; "
-    "'ovavel eval calibrate --write' measures both again"
+    "the bundle was calibrated for other names or texts of the background: no probabilities, and its margins are a "
+    "guide; 'ovavel eval calibrate --write' measures both again"
 )
 """Note for users where `Calibration.fits` is false."""
 
 
 @lru_cache(maxsize=16)
-def names_fingerprint(names: tuple[str, ...]) -> str:
-    """Return a fingerprint of class names, background last; the order of the others does not matter."""
+def names_fingerprint(names: tuple[str, ...], background_texts: tuple[str, ...] = ()) -> str:
+    """Return a fingerprint of class names, background last, and of its further texts; the order does not matter."""
     *named, background = names
-    return hashlib.sha256(msgspec.json.encode([*sorted(named), background])).hexdigest()[:12]
+    further = [sorted(background_texts)] if background_texts else []
+    return hashlib.sha256(msgspec.json.encode([*sorted(named), background, *further])).hexdigest()[:12]

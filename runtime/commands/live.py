@@ -136,7 +136,7 @@ class Live:
                 writer = self.archive.writer(bundle, verified.backend)
                 if changed := changed_since_first_use(bundle, verified.backend.info):
                     messages.put(changed)
-                if bundle.manifest.calibration and not bundle.manifest.calibration.fits(bundle.vocabulary.names):
+                if bundle.manifest.calibration and not bundle.manifest.calibration.fits(bundle.vocabulary):
                     messages.put(OTHER_NAMES)
                 session = Session(
                     bundle,

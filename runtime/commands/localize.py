@@ -194,7 +194,7 @@ class Localize:
             console.print(f"{info.engine}: {verified.text}", markup=False)
             if changed := changed_since_first_use(bundle, info):
                 stderr.print(f"ovavel: {changed}", markup=False)
-            if bundle.manifest.calibration and not bundle.manifest.calibration.fits(bundle.vocabulary.names):
+            if bundle.manifest.calibration and not bundle.manifest.calibration.fits(bundle.vocabulary):
                 console.print(OTHER_NAMES, markup=False)
             for number, (file, folder) in enumerate(to_do, 1):
                 name = f"{number}/{len(to_do)} {shown_name(file.name)}"

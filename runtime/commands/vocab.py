@@ -153,5 +153,5 @@ def _print_summary(bundle: Bundle) -> None:
     except UsageError as error:
         print(f"'ovavel live' and 'ovavel localize' will refuse it: {error}")
     calibration = bundle.manifest.calibration
-    if calibration and not calibration.fits(vocabulary.names):
+    if calibration and not calibration.fits(vocabulary):
         print(OTHER_NAMES)

@@ -288,7 +288,7 @@ class Localizer:
         # Copies: a row that is kept would keep all that the head returned.
         audio, vision, scores = (rows[0, t].copy() for rows in output)
         best = int(fused_labels(scores))
-        calibration = self._calibration if self._calibration and self._calibration.fits(self.vocabulary.names) else None
+        calibration = self._calibration if self._calibration and self._calibration.fits(self.vocabulary) else None
         return SegmentScores(
             index=segment.index,
             start_s=segment.start_s,

@@ -175,7 +175,7 @@ class Worker:
             self._news.append(f"{info.engine}: {verified.text}")
             if changed := changed_since_first_use(bundle, info):
                 self._news.append(changed)
-            if bundle.manifest.calibration and not bundle.manifest.calibration.fits(bundle.vocabulary.names):
+            if bundle.manifest.calibration and not bundle.manifest.calibration.fits(bundle.vocabulary):
                 self._news.append(OTHER_NAMES)
         return self._opened
 

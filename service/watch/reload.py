@@ -156,7 +156,7 @@ class Reloader:
         if changes.vocabulary:
             service.decider.rename(bundle)
             calibration = bundle.manifest.calibration
-            if calibration and not calibration.fits(bundle.vocabulary.names):
+            if calibration and not calibration.fits(bundle.vocabulary):
                 _log.warning(OTHER_NAMES)
         service.decider.change(site.camera, site.sink)
         service.leaving |= {each: before[each] for each in changes.removed}

@@ -48,7 +48,7 @@ class WordsPage:
             version=bundle.vocabulary.version,
             bundle=bundle.path,
             calibrated=calibration is not None,
-            fits=calibration is not None and calibration.fits(bundle.vocabulary.names),
+            fits=calibration is not None and calibration.fits(bundle.vocabulary),
             margins=[
                 (
                     each.id,

@@ -17,6 +17,7 @@ from ovavel.eval.commands.options import MeasuredOptions
 from ovavel.eval.commands.score import Score, ScoredEngineOptions
 from ovavel.eval.streaming.report import StreamingReport
 from ovavel.runtime.bundle.bundle import Bundle
+from ovavel.runtime.bundle.calibration import names_fingerprint
 from ovavel.runtime.commands.options import EngineOptions
 from ovavel.runtime.commands.vocab import Add, List, Remove
 from ovavel.runtime.errors import UsageError, VocabularyError
@@ -87,9 +88,14 @@ def test_a_rule_is_fitted_compared_and_written(
     said = capsys.readouterr().out
     assert "it decides by temperatures+debiased" in said
     assert "not with its own names: the reference statistics" in said, "the bundle's names are not the dataset's"
-    # A bundle that was given a rule keeps it when it is calibrated again.
+    # A bundle that was given a rule keeps it when it is calibrated again; its texts of the background decide with it.
+    words = Bundle.open(tiny_bundle).vocabulary
+    Bundle.open(tiny_bundle).save_vocabulary(words.background_added(["silence"], words.embeddings[:1]))
     assert Calibrate(**options, write=True).run() == 0
-    assert Bundle.open(tiny_bundle).manifest.fusion.decides == report.rule
+    manifest = Bundle.open(tiny_bundle).manifest
+    assert manifest.fusion.decides == report.rule
+    assert manifest.calibration
+    assert manifest.calibration.names == names_fingerprint(report.rule.reference.names, ("silence",))
     with pytest.raises(UsageError, match="benchmarks only"):
         Calibrate(**options, rule="clip-prior").run()
 

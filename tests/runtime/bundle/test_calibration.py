@@ -187,14 +187,28 @@ def test_a_change_of_the_vocabulary_that_was_cut_short_is_not_lost(tiny_bundle: 
 
 def test_other_names_have_no_probabilities() -> None:
     fitted = replace(CALIBRATION, names=names_fingerprint(("bell", "car", "dog", "other")))
-    assert fitted.fits(VOCABULARY.names), "their order means nothing"
+    assert fitted.fits(VOCABULARY), "their order means nothing"
     localizer = Localizer(head, VOCABULARY, lag=0, calibration=fitted)
     assert localizer.push(segment(0))[0].probability is not None
     localizer.vocabulary = VOCABULARY.removed(["bell"])
     assert localizer.push(segment(1))[0].probability is None
     localizer.vocabulary = VOCABULARY
     assert localizer.push(segment(2))[-1].probability is not None
-    assert not fitted.fits(("bell", "car", "other", "dog")), "another background"
+    assert not fitted.fits(Vocabulary(names=("bell", "car", "other", "dog"), embeddings=VOCABULARY.embeddings)), (
+        "another background"
+    )
+
+
+def test_other_texts_of_the_background_have_no_probabilities() -> None:
+    rows = TextEmbeddings.shared(np.eye(8, dtype=np.float32)[4:6])
+    silent = VOCABULARY.background_added(["silence", "an empty room"], rows)
+    swapped = VOCABULARY.background_added(["an empty room", "silence"], rows[::-1])
+    fitted = replace(CALIBRATION, names=names_fingerprint(silent.names, silent.background_texts))
+    assert [fitted.fits(each) for each in (silent, swapped, VOCABULARY)] == [True, True, False]
+    localizer = Localizer(head, VOCABULARY, lag=0, calibration=CALIBRATION)
+    assert localizer.push(segment(0))[0].probability is not None
+    localizer.vocabulary = silent
+    assert localizer.push(segment(1))[0].probability is None
 
 
 def test_after_a_name_is_added_commands_show_no_probability_and_say_so(
