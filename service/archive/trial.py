@@ -11,7 +11,7 @@ import numpy as np
 
 from ovavel.runtime.archive.changes import DayChanges, Setting, changes
 from ovavel.runtime.archive.folders import DayGoneError
-from ovavel.runtime.archive.layout import DAY_S, WRITTEN, model_of
+from ovavel.runtime.archive.layout import WRITTEN, model_of
 from ovavel.runtime.archive.reader import Archive, Day, Listing
 from ovavel.runtime.archive.relabel import in_chunks
 from ovavel.runtime.bundle.bundle import Bundle
@@ -77,7 +77,7 @@ def _compared(found: DayChanges, done: int, listing: Listing, other_model: int) 
 
 def _written(day: Day, trying: Trying) -> int:
     """Seconds of the span that are there."""
-    flags = np.zeros(DAY_S, np.uint8)
     with suppress(DayGoneError), day.open() as files:
         flags = files.flags()
-    return sum(int(np.count_nonzero(flags[rows] & WRITTEN)) for rows in in_chunks(day, trying.from_s, trying.to_s))
+        return sum(int(np.count_nonzero(flags[rows] & WRITTEN)) for rows in in_chunks(day, trying.from_s, trying.to_s))
+    return 0
